@@ -1,0 +1,101 @@
+"""The envelope of a message (RFC 5321 2.3.1): sender, recipients with their fate, options. Immutable values.
+
+The envelope is the only truth about who gets a message; header fields never are.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from mailer.mail.address import NULL_SENDER, Address
+from mailer.mail.outcome import Reply
+
+__all__ = ["NULL_SENDER", "Address", "Envelope", "Options", "Recipient", "State", "new_message_id"]
+
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u; sorts as its value does
+_ID_TIME_DIGITS = 9  # milliseconds in base 32: enough until the year 3084
+_ID_RANDOM_BYTES = 5  # eight digits
+
+
+class State(enum.Enum):
+    """Where a recipient, or a whole message, stands (spec 4)."""
+
+    PENDING = "PENDING"
+    SENDING = "SENDING"
+    RETRYING = "RETRYING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+    @property
+    def is_final(self) -> bool:
+        return self is State.SUCCESS or self is State.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One recipient of a message and what has become of it.
+
+    ``index`` is its place in the envelope, unique within the message and stable for its life.
+    ``attempts`` counts conversations in which it took part; ``provider`` and ``reply`` are the last attempt's.
+    ``updated_at`` is Unix time in seconds.
+    """
+
+    index: int
+    address: Address
+    state: State = State.PENDING
+    attempts: int = 0
+    provider: str = ""
+    reply: Reply | None = None
+    updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the client said beyond addresses, and what the content needs of a peer.
+
+    ``body`` is the BODY parameter of MAIL (RFC 6152): ``"7BIT"``, ``"8BITMIME"`` or empty. ``smtputf8`` as in RFC 6531.
+    ``has_long_lines``: a line is over 998 bytes, so the content is re-encoded before it leaves (RFC 5321 4.5.3.1.6).
+    ``is_report``: our own delivery report; reports are not counted and never cause another report.
+    ``client`` and ``login`` say who submitted it: the peer's address, the user name or empty.
+    """
+
+    body: str = ""
+    smtputf8: bool = False
+    has_long_lines: bool = False
+    is_report: bool = False
+    client: str = ""
+    login: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message without its content. ``size`` is the content's in bytes; ``accepted_at`` Unix time in seconds."""
+
+    id: str
+    sender: Address
+    recipients: tuple[Recipient, ...]
+    size: int
+    accepted_at: float
+    options: Options = field(default_factory=Options)
+
+    @property
+    def owed(self) -> tuple[Recipient, ...]:
+        """The recipients whose fate is still open."""
+        return tuple(r for r in self.recipients if not r.state.is_final)
+
+
+def new_message_id(now: float | None = None) -> str:
+    """A message id: 17 characters of ``[0-9a-z]``, in order of time, unguessable enough never to collide.
+
+    It fits what ``emails/failed`` asks of an ID (``[A-Za-z0-9._-]{1,64}``) and is safe as a file name.
+    """
+    value = int((time.time() if now is None else now) * 1000)
+    value = value << (8 * _ID_RANDOM_BYTES) | int.from_bytes(secrets.token_bytes(_ID_RANDOM_BYTES), "big")
+    digits = []
+    for _ in range(_ID_TIME_DIGITS + _ID_RANDOM_BYTES * 8 // 5):
+        digits.append(_ID_ALPHABET[value & 31])
+        value >>= 5
+    return "".join(reversed(digits))

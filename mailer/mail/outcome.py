@@ -1,0 +1,137 @@
+"""What happened to mail, as values: a ``Reply`` from a server, a ``Verdict`` per recipient; and the root of our exceptions.
+
+No threads, no locks: everything here is immutable. What a remote server says is never an exception (design.md,
+"Errors are of two kinds"): a transport turns refused connections, broken TLS and odd replies into verdicts.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mailer.mail.content import Render
+    from mailer.mail.envelope import Envelope, Recipient
+
+MAX_REPLY_TEXT_CHARS = 1000
+"""Longest reply text kept: a hostile server may send megabytes, and every reply ends up in logs and on disk."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]+")
+
+
+class MailerError(Exception):
+    """Root of the exceptions of this program: something stops *us*; never raised for what a remote server said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply, in either direction (RFC 5321 4.2, RFC 2034).
+
+    ``code`` is three digits; ``enhanced`` is ``"5.1.3"`` or empty; ``text`` may hold several lines joined by ``\\n``.
+    """
+
+    code: int
+    enhanced: str
+    text: str
+
+    @classmethod
+    def received(cls, code: int, text: str) -> Reply:
+        """A reply that came from a remote server: bounded, without control characters, enhanced code split off."""
+        text = _UNPRINTABLE.sub(" ", text[:MAX_REPLY_TEXT_CHARS]).strip()
+        head, _, rest = text.partition(" ")
+        if is_enhanced_code(head) and head[0] == str(code)[:1]:
+            return cls(code, head, rest)
+        return cls(code, "", text)
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.code <= 299
+
+    @property
+    def is_transient(self) -> bool:
+        return 400 <= self.code <= 499
+
+    @property
+    def is_permanent(self) -> bool:
+        return 500 <= self.code <= 599
+
+    def to_wire(self) -> bytes:
+        """The reply as CRLF-terminated lines; every line repeats code and enhanced code (RFC 2034 3)."""
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        lines = self.text.split("\n")
+        wire = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
+        wire.append(f"{self.code} {prefix}{lines[-1]}\r\n")
+        return "".join(wire).encode("utf-8", "replace")
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " ")) if part)
+
+
+def is_enhanced_code(word: str) -> bool:
+    """Whether ``word`` is an enhanced status code: class.subject.detail (RFC 3463 2)."""
+    return re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", word, re.ASCII) is not None
+
+
+class Stage(enum.Enum):
+    """The step of a conversation that a verdict comes from; the failover rules turn on it."""
+
+    LOCAL = "local"  # our own side: nothing was asked of the peer (no usable way, content could not be rendered)
+    CONNECT = "connect"  # no connection, or no 220 greeting
+    TLS = "tls"
+    EHLO = "ehlo"
+    LOGIN = "login"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"  # the reply to DATA, and the reply after the final dot
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one attempt meant for one recipient.
+
+    ``reply`` is the server's, or one of ours for faults without a reply (451 4.4.1 "connection refused").
+    ``in_doubt`` says that the connection ended after the final dot: the message may have been delivered.
+    ``closed_for_seconds``: the delay the reply named ("try again in 300 seconds"), or None.
+    """
+
+    stage: Stage
+    reply: Reply
+    in_doubt: bool = False
+    closed_for_seconds: float | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.stage is Stage.DATA and self.reply.is_success
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One batch for one way: an envelope, those of its recipients that this attempt is for, and the content.
+
+    ``render`` makes the bytes in the form the peer can take (``mail.content.Render``); it is called once the peer's
+    extensions are known. ``deadline`` (monotonic seconds) is when the conversation must be over: ``processingTimeout``.
+    """
+
+    envelope: Envelope
+    recipients: Sequence[Recipient]
+    render: Render
+    deadline: float
+
+
+class Transport(Protocol):
+    """A way that mail can leave by: a provider, the recipients' own servers, local files."""
+
+    @property
+    def name(self) -> str:
+        """The way's name in logs, metrics and records, unique among the ways of a configuration."""
+        ...
+
+    def deliver(self, delivery: Delivery) -> Mapping[int, Verdict]:
+        """Try once. Returns a verdict for every recipient of the delivery, by ``Recipient.index``.
+
+        Blocks at most until ``delivery.deadline``. Never raises for what a remote server said or did.
+        """
+        ...
