@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mailer.mail.outcome import Reply
 
+
 @dataclass(frozen=True, slots=True)
 class MessageAccepted:
     """A message is durable and its 250 is about to be sent. ``commit_seconds``: how long it waited for the disk."""
@@ -71,6 +72,24 @@ class BreakerChanged:
 
     provider: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """How a provider stands at this moment: for metrics, health and the admin API; not an event.
+
+    ``breaker`` is ``"closed"``, ``"open"`` or ``"probing"``; ``open_at`` is the Unix time at which a closed way may be
+    tried again, None when the provider can be tried now; ``why_closed`` is ``"breaker"``, ``"quota"``, ``"delay"`` or empty.
+    """
+
+    name: str
+    breaker: str
+    why_closed: str
+    open_at: float | None
+    connections: int
+    hour_used: int
+    day_used: int
+    last_delivered_at: float | None
 
 
 Event = MessageAccepted | AttemptEnded | MessageParked | MessageFinished | SubmissionRefused | BreakerChanged

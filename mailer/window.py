@@ -78,7 +78,7 @@ class Windows:
     ``take_changes`` hands over what has changed since it was last called, for whoever stores it.
     """
 
-    def __init__(self, load: Callable[[str], Iterable[Bucket]] = lambda name: ()) -> None:
+    def __init__(self, load: Callable[[str], Iterable[Bucket]]) -> None:
         self._load = load
         self._lock = threading.Lock()  # guards all below
         self._windows: OrderedDict[str, tuple[_Window, _Window]] = OrderedDict()

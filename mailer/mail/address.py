@@ -122,7 +122,7 @@ def _split(text: str) -> tuple[str, str]:
         raise AddressError("local part is neither words joined by dots nor a quoted string")
     local_part, rest = match[0], text[match.end() :]
     if not rest.startswith("@"):
-        raise AddressError("expected @ and a domain behind the local part" if not rest else "local part has a character that needs quotes")
+        raise AddressError("local part has a character that needs quotes" if rest else "expected @ and a domain behind it")
     if local_part == '""':
         raise AddressError("local part is empty")
     return local_part, rest[1:]
