@@ -80,6 +80,7 @@ class Record:
     progress: str = ""
     waits_for: Sequence[str] = ()
     holder: Holder = Holder.SPOOL
+    lane: str | None = None  # None leaves it: the ways of the recipients still owed, as routing calls them now
     at: float = 0.0  # Unix time of the change
 
 
