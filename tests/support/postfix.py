@@ -1,9 +1,8 @@
 """A private Postfix on a loopback port, as the real server that mailer hands its mail to.
 
 Every path is the instance's own (configuration, queue, data, log, mailbox), so several run side by side and none
-touches the machine's. Postfix's ``master`` must be root. It runs in a process group of its own and is sent SIGTERM by
-the kernel when the *thread* that started it ends, so start it from a thread that lives as long as it is needed
-(the main thread in tests); then nothing is left running even when the tests are killed.
+touches the machine's. Postfix's ``master`` must be root. It runs in a process group of its own, and a watcher ends that
+group and removes the files when the process that started it is gone, so nothing stays behind even after ``kill -9``.
 
 Threads: one thread uses an instance; no locks. Fails with ``PostfixError``, whose text ends in Postfix's own log.
 """
@@ -30,6 +29,10 @@ START_TIMEOUT_SECONDS = 30.0  # a start takes under 2 s; the rest is for a machi
 STOP_TIMEOUT_SECONDS = 15.0
 POLL_SECONDS = 0.02
 _SEARCH_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin"  # a user's PATH often lacks sbin
+
+# The watcher holds the reading end of a pipe whose writing end dies with us; a line on it means that all is cleared.
+# PR_SET_PDEATHSIG would not do: the kernel forgets it when master changes its effective user id.
+_WATCHER = 'read -r _ && exit; kill -s TERM -- "-$1"; sleep 1; kill -s KILL -- "-$1"; rm -rf -- "$2"'
 
 _MASTER_CF = """\
 127.0.0.1:{port} inet n - n - - smtpd
@@ -97,7 +100,7 @@ def unavailable(login: bool = False) -> str:
     """Why Postfix cannot be run here (``login``: with one), or an empty string when it can."""
     if os.geteuid() != 0:
         return "Postfix's master needs root to start"
-    programs = ["postfix", "postconf", "setpriv", *(["saslpasswd2"] if login else [])]
+    programs = ["postfix", "postconf", *(["saslpasswd2"] if login else [])]
     missing = [name for name in programs if find_program(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (Debian: apt-get install postfix sasl2-bin libsasl2-modules)"
@@ -123,6 +126,7 @@ class Postfix:
         self.port = 0
         self.folder = Path()
         self._master: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
         return f"Postfix(port={self.port}, running={self._master is not None})"
@@ -161,6 +165,9 @@ class Postfix:
         master, self._master = self._master, None
         if master is not None:
             _end_group(master)
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.communicate(b"cleared\n", STOP_TIMEOUT_SECONDS)
         if self.folder != Path():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = Path()
@@ -277,13 +284,19 @@ class Postfix:
         master = Path(os.fsdecode(daemons.strip())) / "master"
         with (self.folder / "log/output").open("wb") as output:
             self._master = subprocess.Popen(
-                # setpriv only execs, so the process id is master's. A preexec_fn would do as well, but not beside threads.
-                [find_program("setpriv") or "setpriv", "--pdeathsig", "TERM", str(master), "-d", "-c", str(self.folder)],
+                [master, "-d", "-c", self.folder],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._watcher = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHER, "postfix-watcher", str(self._master.pid), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def _is_greeting(self) -> bool:
         if self._master is not None and self._master.poll() is not None:
