@@ -1,0 +1,206 @@
+"""Owns the sections of the configuration: every setting that stands inside an object of its own.
+
+Immutable values with the defaults of the documentation; no threads, no locks; never fails.
+"""
+
+# ruff: noqa: RUF009 - setting() and its like are dataclasses.field() with metadata, not default values
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailer.config.kinds import (
+    Choice,
+    DomainText,
+    EhloText,
+    Flag,
+    Integer,
+    NameserverText,
+    Network,
+    NetworkText,
+    PathText,
+    Text,
+)
+from mailer.config.setting import required, section_list, setting
+
+PORT_OR_ANY = Integer(0, 65535)
+SECONDS = Integer(0, unit="s")
+SOME_SECONDS = Integer(1, unit="s")
+MILLISECONDS = Integer(0, unit="ms")
+SOME_DAYS = Integer(1, unit="days")
+SOME = Integer(1)
+NO_LIMIT_AT_ZERO = Integer(0)
+
+HEADERS_TO_SIGN = (
+    "From",
+    "To",
+    "Subject",
+    "Date",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+    "Message-ID",
+)
+WEEK_SECONDS = 604800
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitsConfig:
+    connections_per_address: int = setting(
+        "connectionsPerAddress", 100, SOME, "Connections at a time from one address; loopback is exempt."
+    )
+    idle_timeout: int = setting("idleTimeout", 300, SOME_SECONDS, "A connection that is silent for so long is closed.")
+    bad_commands: int = setting("badCommands", 20, SOME, "Wrong commands in one session before 421 4.7.0 ends it.")
+    min_data_rate: int = setting(
+        "minDataRate", 256, Integer(0, unit="bytes/s"), "Slowest sender of message content that is tolerated; 0 tolerates all."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TlsConfig:
+    cert_file: str = setting(
+        "certFile", "", PathText(), "Certificate chain (PEM). STARTTLS is offered only with one; mailer never makes its own."
+    )
+    key_file: str = setting("keyFile", "", PathText(), "Private key (PEM) of the certificate.")
+    implicit_port: int = setting(
+        "implicitPort", 0, PORT_OR_ANY, "Second listening port with TLS from the first byte (usually 465); 0 is off."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DirectDeliveryConfig:
+    enabled: bool = setting("enabled", False, Flag(), "Deliver to the recipients' own mail servers. Not in this version yet.")
+    ehlo_domain: str = setting("ehloDomain", "", EhloText(), "Name given in EHLO.", "`hostname`")
+    insecure_skip_verify: bool = setting("insecureSkipVerify", False, Flag(), "Accept any certificate.")
+    retry_count: int = setting(
+        "retryCount", 3, Integer(1, unset=0), "Passes over the servers of a domain within one round; 0 or less is the default."
+    )
+    port: int = setting("port", 25, Integer(1, 65535), "Port of the recipients' mail servers.")
+    allow_private: bool = setting(
+        "allowPrivate", False, Flag(), "A mail server may resolve to a loopback or private address (tests, intranets)."
+    )
+    ipv4_only: bool = setting("ipv4Only", False, Flag(), "Do not use IPv6.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DnsConfig:
+    nameservers: tuple[str, ...] = setting(
+        "nameservers", (), NameserverText(), 'Servers to ask, `"ip"` or `"ip:port"`.', "the system's"
+    )
+    timeout: int = setting("timeout", 5, SOME_SECONDS, "Longest wait for an answer.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DkimKeyConfig:
+    """A key for messages whose From domain is ``domain`` or below it."""
+
+    domain: str = required("domain", DomainText(), "Signs messages whose From domain is this one or below it.")
+    selector: str = setting("selector", "mail", Text(), "Selector of the DNS record with the public key.")
+    private_key_path: str = setting(
+        "privateKeyPath", "", PathText(), "Private key (PEM).", "`keys/<domain>/<selector>.private`"
+    )
+    headers_to_sign: tuple[str, ...] = setting("headersToSign", HEADERS_TO_SIGN, Text(), "Header fields that are signed.")
+    signature_expiry: int = setting("signatureExpiry", WEEK_SECONDS, SECONDS, "The signature is valid for so long; 0: for ever.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DkimConfig:
+    enabled: bool = setting("enabled", False, Flag(), "Sign every message (RFC 6376). Not in this version yet.")
+    domain: str = setting(
+        "domain", "", DomainText(), "The domain that signs every message.", "the domain of `defaultUsername`"
+    )
+    selector: str = setting("selector", "mail", Text(), "Selector of the DNS record with the public key.")
+    private_key_path: str = setting(
+        "privateKeyPath", "", PathText(), "Private key (PEM).", "`keys/<domain>/<selector>.private`"
+    )
+    headers_to_sign: tuple[str, ...] = setting("headersToSign", HEADERS_TO_SIGN, Text(), "Header fields that are signed.")
+    signature_expiry: int = setting("signatureExpiry", WEEK_SECONDS, SECONDS, "The signature is valid for so long; 0: for ever.")
+    keys: tuple[DkimKeyConfig, ...] = section_list(
+        "keys", DkimKeyConfig, "Further keys, for messages whose From domain is at or under theirs."
+    )
+    on_error: str = setting(
+        "onError", "defer", Choice(("defer", "send")), "When a message cannot be signed: keep it for later, or send it unsigned."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryConfig:
+    attempts_per_provider: int = setting(
+        "attemptsPerProvider", 3, SOME, "Tries for a temporary error at one provider within one round."
+    )
+    base_delay: int = setting("baseDelay", 1000, MILLISECONDS, "Wait before the second try; doubled each time, 10 % jitter.")
+    max_delay: int = setting("maxDelay", 60000, MILLISECONDS, "Longest wait between the tries of a round.")
+    failed_retry_interval: int = setting(
+        "failedRetryInterval",
+        3600,
+        SOME_SECONDS,
+        "Longest wait between rounds: 300 s after the first, doubled each time up to this.",
+    )
+    max_age: int = setting(
+        "maxAge", 432000, SECONDS, "A message older than this is given up at the end of a round; 0: after the first round."
+    )
+    max_attempts: int = setting("maxAttempts", 0, Integer(0, unit="rounds"), "Given up after so many rounds; 0 is no limit.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BounceConfig:
+    enabled: bool = setting("enabled", True, Flag(), "Tell the sender when a message is given up.")
+    delay_warning: int = setting("delayWarning", 14400, SECONDS, "Tell the sender of a message that is so late; 0 is off.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RateLimitsConfig:
+    enabled: bool = setting(
+        "enabled", False, Flag(), "Limit how many messages are accepted, in sliding windows; beyond: 451 4.7.1 at MAIL."
+    )
+    max_per_hour: int = setting("maxPerHour", 500, NO_LIMIT_AT_ZERO, "Messages of one sender within an hour; 0 is no limit.")
+    max_per_day: int = setting("maxPerDay", 2000, NO_LIMIT_AT_ZERO, "Messages of one sender within a day; 0 is no limit.")
+    global_max_per_hour: int = setting(
+        "globalMaxPerHour", 1000, NO_LIMIT_AT_ZERO, "Messages of all senders within an hour; 0 is no limit."
+    )
+    global_max_per_day: int = setting(
+        "globalMaxPerDay", 5000, NO_LIMIT_AT_ZERO, "Messages of all senders within a day; 0 is no limit."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecurityConfig:
+    allow_local_only: bool = setting(
+        "allowLocalOnly",
+        True,
+        Flag(),
+        "Only this machine may connect, to SMTP and HTTP. With a `smtpHost` beyond loopback it listens on 127.0.0.1 "
+        "instead and warns, unless `allowedNetworks` is set.",
+    )
+    allowed_networks: tuple[Network, ...] = setting(
+        "allowedNetworks",
+        (),
+        NetworkText(),
+        "Networks that may connect too: a container's bridge, a LAN. Never implied. Listening beyond loopback with neither "
+        "these nor a required login is an error, since it would be an open relay.",
+    )
+    require_auth: bool = setting(
+        "requireAuth",
+        True,
+        Flag(),
+        "Mail is accepted only after a login. On loopback without `defaultUsername` and `defaultPassword` this counts as false "
+        "with a warning, and any login is accepted; beyond loopback that is an error.",
+    )
+    log_all_emails: bool = setting(
+        "logAllEmails", True, Flag(), "Keep a copy of every accepted message in `emails/archive/YYYY-MM-DD.mbox`."
+    )
+    archive_days: int = setting("archiveDays", 7, SOME_DAYS, "Those copies are deleted after so long.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoolConfig:
+    retention_days: int = setting("retentionDays", 7, SOME_DAYS, "The status of finished messages is kept for so long.")
+    dead_days: int = setting("deadDays", 30, SOME_DAYS, "Files in `emails/dead/` and `emails/quarantine/` are kept for so long.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggingConfig:
+    level: str = setting("level", "info", Choice(("debug", "info", "warning", "error")), "Lines below this are not written.")
+    format: str = setting("format", "text", Choice(("text", "json")), "Form of a line.")
+    file: str = setting("file", "", PathText(), "File to append to.", "standard output")
+    mask_addresses: bool = setting("maskAddresses", False, Flag(), "Hide the local parts of e-mail addresses in log lines.")
