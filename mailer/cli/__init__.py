@@ -1,1 +1,113 @@
-"""cli"""
+"""The command line: owns its grammar, the exit codes and which file carries out which command.
+
+No threads, no locks. A command is a module of this folder with ``run(arguments) -> int``; it is imported only when it
+is called, so that ``--version`` and a mistyped option answer at once. A command line that cannot be understood ends
+with ``EX_USAGE`` and says on standard error what was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mailer import __version__
+
+EX_USAGE = os.EX_USAGE
+"""64, where argparse would say 2: the exit codes are those of sysexits.h throughout."""
+
+COMMANDS = {
+    "check": "read the configuration, show the effective values (secrets masked) and all warnings",
+}
+"""The commands beside serving, by the module of this folder that carries each out."""
+
+_EXIT_CODES = """\
+exit codes (those of sysexits.h):
+  0   all is well: the command did its work, or serving ended after a drain
+  64  the command line is wrong
+  70  the program itself is at fault; the log says where
+  73  the pidfile or the log file cannot be written
+  74  the disk failed: the spool or a folder of dataDir cannot be read or written
+  75  try again later: the port is taken, or another mailer works on the same dataDir or pidfile
+  77  not permitted: a port below 1024, a folder of another user
+  78  the configuration is wrong: every fault is listed on standard error
+A second SIGTERM or SIGINT, more than a second after the first, ends the program by that signal (143 or 130 in a shell).
+
+signals: SIGTERM, SIGINT finish what is in flight (30 s at most) and end; SIGHUP reads the configuration again and
+reopens the log file.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that ends with 64 instead of 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def version_line() -> str:
+    """What ``--version`` prints: the version, the interpreter, and whether it is a frozen executable or a checkout."""
+    form = "executable" if getattr(sys, "frozen", False) else "source"
+    return f"mailer {__version__} ({form}, {platform.python_implementation()} {platform.python_version()})"
+
+
+def _add_common_options(parser: argparse.ArgumentParser, default: object) -> None:
+    """The options that stand before and behind a command's name, each with one dash or two: the Go program takes both."""
+    parser.add_argument("-h", "-help", "--help", action="help", help="show this help and end")
+    parser.add_argument("-version", "--version", action="version", version=version_line(), help="show the version and end")
+    parser.add_argument(
+        "-config",
+        "--config",
+        dest="config",
+        metavar="FILE",
+        type=Path,
+        default=default,
+        help="the configuration (default: config.json)",
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    parser = _Parser(
+        prog="mailer",
+        description="A local SMTP relay: without a command it serves until it is told to stop.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    _add_common_options(parser, Path("config.json"))
+    parser.add_argument("-daemon", "--daemon", action="store_true", help="serve in the background; returns once it serves")
+    parser.add_argument("-pidfile", "--pidfile", metavar="FILE", type=Path, help="keep the pid to send signals to in FILE")
+    # How --daemon speaks with the process it starts; nothing for people.
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=_Parser, title="commands")
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False, add_help=False)
+        # SUPPRESS: a command without the option must not undo one that stood before its name.
+        _add_common_options(command, argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line (default: this process's own); returns the exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command and (arguments.daemon or arguments.pidfile):
+        parser.error("--daemon and --pidfile are for serving: give them without a command")
+    name = arguments.command or ("daemon" if arguments.daemon else "serve")
+    command = importlib.import_module(f"mailer.cli.{name}")
+    try:
+        code: int = command.run(arguments)
+    except BrokenPipeError:
+        # `mailer check | head`: the reader has what it wanted. Standard output must not be flushed once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    return code

@@ -1,0 +1,58 @@
+"""What stops the program: owns which exit code and which words an error ends with.
+
+The codes are those of sysexits.h; ``mailer --help`` lists them. No threads, no locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from mailer.cli.pidfile import PidfileTaken, PidfileUnwritable
+from mailer.config.problems import ConfigError
+from mailer.mail.outcome import MailerError
+from mailer.observe.log import LogFileError
+from mailer.spool.store import SpoolError
+
+_NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM})
+_TRY_LATER = frozenset({errno.EADDRINUSE, errno.EAGAIN, errno.EWOULDBLOCK})
+_MISCONFIGURED = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+def exit_code(fault: BaseException) -> int:
+    """The exit code for an error that stops the program."""
+    if isinstance(fault, ConfigError):
+        return os.EX_CONFIG
+    if isinstance(fault, PidfileTaken):
+        return os.EX_TEMPFAIL
+    if isinstance(fault, PidfileUnwritable | LogFileError):
+        return os.EX_CANTCREAT
+    number = _errno(fault)
+    for numbers, code in (
+        (_NOT_PERMITTED, os.EX_NOPERM),
+        (_TRY_LATER, os.EX_TEMPFAIL),
+        (_MISCONFIGURED, os.EX_CONFIG),
+    ):
+        if number in numbers:
+            return code
+    if isinstance(fault, SpoolError | OSError) or number is not None:
+        return os.EX_IOERR
+    return os.EX_SOFTWARE
+
+
+def report(fault: MailerError | OSError) -> int:
+    """Say on standard error what is wrong; returns the exit code."""
+    for line in fault.problems if isinstance(fault, ConfigError) else [str(fault)]:
+        print(f"mailer: {line}", file=sys.stderr)
+    return exit_code(fault)
+
+
+def _errno(fault: BaseException) -> int | None:
+    """The operating system's error number behind ``fault``, if that is where it came from."""
+    seen: BaseException | None = fault
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen.errno
+        seen = seen.__cause__
+    return None
