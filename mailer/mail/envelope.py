@@ -6,6 +6,7 @@ The envelope is the only truth about who gets a message; header fields never are
 from __future__ import annotations
 
 import enum
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field
 from mailer.mail.address import NULL_SENDER, Address
 from mailer.mail.outcome import Reply
 
-__all__ = ["NULL_SENDER", "Address", "Envelope", "Options", "Recipient", "State", "new_message_id"]
+__all__ = ["NULL_SENDER", "Address", "Envelope", "Options", "Recipient", "State", "is_message_id", "new_message_id"]
 
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u; sorts as its value does
 _ID_TIME_DIGITS = 9  # milliseconds in base 32: enough until the year 3084
 _ID_RANDOM_BYTES = 5  # eight digits
+_ID_FORM = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 class State(enum.Enum):
@@ -99,3 +101,8 @@ def new_message_id(now: float | None = None) -> str:
         digits.append(_ID_ALPHABET[value & 31])
         value >>= 5
     return "".join(reversed(digits))
+
+
+def is_message_id(text: str) -> bool:
+    """Whether ``text`` may be a message's id, and so a file's name: ``[A-Za-z0-9._-]{1,64}``, not hidden (spec 4)."""
+    return _ID_FORM.fullmatch(text) is not None

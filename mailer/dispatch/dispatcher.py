@@ -1,0 +1,125 @@
+"""The delivering half of the program as one thing: built, started, reloaded and stopped by ``app.py``.
+
+It owns three service threads (schedule, parking, crew) besides the workers. What each does and how it fails is said in
+its module; this one only joins them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+from mailer.config.schema import Config
+from mailer.dispatch.crew import Crew
+from mailer.dispatch.deliverer import NO_WAY, Deliverer
+from mailer.dispatch.intake import Intake
+from mailer.dispatch.ledger import Ledger
+from mailer.dispatch.parking import Parking
+from mailer.dispatch.queue import FairQueue
+from mailer.dispatch.round import Rules
+from mailer.dispatch.schedule import Schedule
+from mailer.dispatch.ways import WORKERS_PER_COUNT, Ways
+from mailer.events import Hub
+from mailer.service import Service
+from mailer.spool.failed import FailedStore
+from mailer.spool.store import Store
+from mailer.transport.local import LocalFiles
+from mailer.transport.providers import ProviderSet
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Delivers what ``intake`` accepted; see the module."""
+
+    def __init__(self, config: Config, store: Store, failed: FailedStore, providers: ProviderSet, hub: Hub) -> None:
+        self._store = store
+        self._providers = providers
+        self.ways = Ways(config, providers, LocalFiles(config.data_dir), _rules(config))
+        self._queue = FairQueue(config.queue_size, self.ways.limit_of)
+        self._schedule = Schedule(store, self._queue, self.ways, self._wake_schedule)
+        self._parking = Parking(store, failed, self._schedule, self.ways.lane, self._wake_parking)
+        self._parking.interval_seconds = config.retry.failed_retry_interval
+        ledger = Ledger(store, self._schedule, self._parking, hub, config.worker_count * WORKERS_PER_COUNT)
+        deliverer = Deliverer(store, self._queue, self.ways, ledger, self._parking, hub)
+        self._crew = Crew(store, self._queue, self._schedule, deliverer.process, config.worker_count)
+        self.intake = Intake(store, self._schedule, self.ways, hub)
+        self._schedule_service = Service("schedule", self._schedule)
+        self._parking_service = Service("parking", self._parking)
+        self._crew_service = Service("crew", self._crew)
+
+    def __repr__(self) -> str:
+        return f"Dispatcher({self._queue!r}, {self._schedule!r}, {self._crew!r})"
+
+    def start(self) -> None:
+        """End what a crash cut short, then start the threads."""
+        self._parking.recover()
+        for service in (self._schedule_service, self._parking_service, self._crew_service):
+            service.start()
+
+    def configure(self, config: Config) -> None:
+        """Take a new configuration; the provider set has been configured before. ``queueSize`` needs a restart."""
+        self.ways.configure(config, _rules(config))
+        self._queue.forget_limits()
+        self._parking.interval_seconds = config.retry.failed_retry_interval
+        self._crew.set_count(config.worker_count)
+        self._store.make_due(time.time(), NO_WAY)
+        self._schedule.look_again()
+
+    def breaker_closed(self, name: str) -> None:
+        """What waited or was parked for that provider's sake is due (spec 4)."""
+        count = self._store.make_due(time.time(), name)
+        log.info("provider.awaited provider=%s due=%d", name, count)
+        self._schedule.look_again()
+
+    def retry_failed(self) -> int:
+        """Close all breakers, take up files dropped in, and make every parked message due. Returns how many are due."""
+        now = time.time()
+        self._parking.scan(now)
+        count = self._store.make_due(now)
+        self._providers.close_all_breakers()
+        self._schedule.look_again()
+        return count
+
+    @property
+    def sending(self) -> int:
+        """How many messages are in a worker's hands."""
+        return self._crew.busy
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the threads that move mail run."""
+        return self._schedule_service.is_alive and self._parking_service.is_alive and self._crew_service.is_alive
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Finish what is in flight; False when something had not ended within the time. The rest waits on disk."""
+        self._schedule.pause()
+        self._crew_service.stop()
+        finished = self._crew.stop(timeout_seconds)
+        self._schedule_service.stop()
+        self._schedule_service.join(timeout_seconds)
+        return finished
+
+    def stop_parking(self, timeout_seconds: float) -> None:
+        """End the hand-overs. After the store has been flushed, since their steps follow its commits."""
+        self._parking_service.stop()
+        self._parking_service.join(timeout_seconds)
+
+    def _wake_schedule(self) -> None:
+        self._schedule_service.wake()
+
+    def _wake_parking(self) -> None:
+        self._parking_service.wake()
+
+
+def _rules(config: Config) -> Rules:
+    retry = config.retry
+    return Rules(
+        attempts_per_provider=max(1, retry.attempts_per_provider),
+        base_delay=retry.base_delay / 1000,
+        max_delay=retry.max_delay / 1000,
+        batch_delay=config.batch_delay / 1000,
+        continue_on_error=config.continue_on_error,
+        jitter=random.random,
+    )

@@ -1,0 +1,178 @@
+"""What is written down about a message in a worker's hands: outcomes, waits, parking, the end.
+
+A ``Message`` collects the recipients that changed; each method of ``Ledger`` writes them in one record. Every method
+but ``begin`` and ``note`` ends the worker's hold: the message leaves memory once the record is durable, and only then,
+because until then the spool still says what it said before.
+
+Called by worker threads; the ``done`` callbacks run in the spool's writer. A message belongs to one thread; the only
+thing shared is the count of attempts in doubt: delivered, and not yet durably recorded. At most ``max_in_doubt`` are,
+so a crash repeats no more than that many (spec 4, "Durability").
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from mailer.dispatch.parking import Parking, ParkingError
+from mailer.dispatch.round import Round
+from mailer.dispatch.schedule import Schedule
+from mailer.events import Hub, MessageFinished, MessageParked
+from mailer.mail.content import Content, Render
+from mailer.mail.envelope import Envelope, Recipient, State
+from mailer.mail.recode import make_render
+from mailer.spool.store import Holder, Record, Store, Stored
+
+log = logging.getLogger(__name__)
+
+DISK_FAULT_WAIT_SECONDS = 60.0
+DOUBT_WAIT_SECONDS = 5.0
+"""How long a worker waits for earlier outcomes to become durable before it puts its message back."""
+
+
+class Message:
+    """A message in a worker's hands: its row, content, the round under way, and what has changed since the last record.
+
+    ``denied``: ways that refused admission, by the Unix time at which to ask again. ``doubts``: attempts in doubt.
+    """
+
+    __slots__ = ("changed", "content", "denied", "doubts", "render", "round", "stored")
+
+    def __init__(self, stored: Stored, content: Content) -> None:
+        self.stored = stored
+        self.content = content
+        self.round = Round.from_progress(stored.progress)
+        self.render: Render = make_render(stored.envelope, content)
+        self.changed: dict[int, Recipient] = {}
+        self.denied: dict[str, float] = {}
+        self.doubts = 0
+
+    def __repr__(self) -> str:
+        return f"Message({self.id}, owed={len(self.envelope.owed)}, {self.round!r})"
+
+    @property
+    def id(self) -> str:
+        return self.stored.envelope.id
+
+    @property
+    def envelope(self) -> Envelope:
+        return self.stored.envelope
+
+    def update(self, changed: Sequence[Recipient]) -> None:
+        """Put changed recipients in the place of the old ones."""
+        recipients = list(self.envelope.recipients)
+        for recipient in changed:
+            recipients[recipient.index] = recipient
+            self.changed[recipient.index] = recipient
+        self.stored = replace(self.stored, envelope=replace(self.envelope, recipients=tuple(recipients)))
+
+
+class Ledger:
+    """Writes records; see the module."""
+
+    def __init__(self, store: Store, schedule: Schedule, parking: Parking, hub: Hub, max_in_doubt: int) -> None:
+        self._store = store
+        self._schedule = schedule
+        self._parking = parking
+        self._hub = hub
+        self._doubt = threading.BoundedSemaphore(max_in_doubt)
+
+    def begin(self, message: Message) -> bool:
+        """Ask for leave to make an attempt; False when too many earlier outcomes are not durable yet."""
+        if not self._store.writable or not self._doubt.acquire(timeout=DOUBT_WAIT_SECONDS):
+            return False
+        message.doubts += 1
+        return True
+
+    def nothing_in_doubt(self, message: Message) -> None:
+        """The attempts since the last record delivered nothing, so nothing would be repeated."""
+        for _ in range(message.doubts):
+            self._doubt.release()
+        message.doubts = 0
+
+    def note(self, message: Message, lane: str, now: float) -> None:
+        """Outcomes so far, while the worker goes on: after a crash the round goes on from here."""
+        progress = message.round.to_progress()
+        record = Record(message.id, State.RETRYING, now, progress=progress, holder=message.stored.holder, lane=lane, at=now)
+        self._write(message, record, lambda: None)
+
+    def wait(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str] = ()) -> None:
+        """The message comes back at ``due_at``, to go on with the round."""
+        stored, tried = message.stored, message.round.has_tried
+        record = Record(
+            message.id,
+            State.RETRYING if tried else stored.state,
+            due_at,
+            progress=message.round.to_progress() if tried else "",
+            waits_for=waits_for,
+            holder=stored.holder,
+            lane=lane,
+            at=now,
+        )
+        self._write(message, record, lambda: self._schedule.release(message.id, due_at))
+
+    def leave(self, message: Message) -> None:
+        """The message leaves memory as the spool has it: due, and waiting for its lane to open."""
+        self.nothing_in_doubt(message)
+        self._schedule.release(message.id, None)
+
+    def park(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str]) -> None:
+        """The round is over with recipients owed: from here on the file in ``emails/failed`` is the message."""
+        message.stored = stored = replace(message.stored, rounds=message.stored.rounds + 1, due_at=due_at)
+        holder = Holder.FILE
+        try:
+            self._parking.prepare(stored, message.content)
+        except ParkingError as fault:
+            log.error("message.not_parked id=%s why=%s seconds=%d", message.id, fault, DISK_FAULT_WAIT_SECONDS)
+            holder, due_at = stored.holder, min(due_at, now + DISK_FAULT_WAIT_SECONDS)
+        record = Record(message.id, State.RETRYING, due_at, waits_for=waits_for, holder=holder, lane=lane, at=now)
+        if holder is stored.holder is Holder.SPOOL:
+            self._write(message, record, lambda: self._schedule.release(message.id, due_at))
+            return
+        self._write(message, record, lambda: self._parking.parked(message.id, due_at))
+        self._hub.publish(MessageParked(message.id))
+        owed = len(stored.envelope.owed)
+        log.warning("message.parked id=%s owed=%d rounds=%d next=%ds", message.id, owed, stored.rounds, due_at - now)
+
+    def finish(self, message: Message, now: float, keep_content: bool = False) -> None:
+        """Every recipient has its final state. ``keep_content``: given up, so the message goes to ``emails/dead``."""
+        recipients = message.envelope.recipients
+        failed = sum(r.state is State.FAILED for r in recipients)
+        state = State.FAILED if failed else State.SUCCESS
+        in_file = message.stored.holder is Holder.FILE or (keep_content and self._prepare_dead(message))
+        holder = Holder.FILE_TO_CLEAR if in_file else Holder.SPOOL
+
+        def durable() -> None:
+            self._schedule.release(message.id, None)
+            if in_file:
+                self._parking.finished(message.id, state)
+
+        self._write(message, Record(message.id, state, None, holder=holder, at=now), durable)
+        seconds = now - message.envelope.accepted_at
+        delivered = len(recipients) - failed
+        self._hub.publish(MessageFinished(message.id, delivered, failed, message.envelope.options.is_report, seconds))
+        level = logging.WARNING if failed else logging.INFO
+        log.log(level, "message.finished id=%s delivered=%d failed=%d seconds=%.3f", message.id, delivered, failed, seconds)
+
+    def _prepare_dead(self, message: Message) -> bool:
+        try:
+            self._parking.prepare(message.stored, message.content)
+        except ParkingError as fault:
+            log.error("message.not_kept id=%s why=%s folder=emails/dead", message.id, fault)
+            return False
+        return True
+
+    def _write(self, message: Message, record: Record, done: Callable[[], None]) -> None:
+        """Write a record with everything that has changed; once it is durable, nothing of the message is in doubt."""
+        doubts, message.doubts = message.doubts, 0
+
+        def durable() -> None:
+            for _ in range(doubts):
+                self._doubt.release()
+            done()
+
+        record = replace(record, recipients=tuple(message.changed.values()), rounds=message.stored.rounds)
+        message.changed = {}
+        self._store.record(record, durable)

@@ -1,0 +1,257 @@
+"""One round of one message: which recipients are tried where next, and what an answer means for them (spec 4).
+
+A round tries each way in order for the recipients still owed. This module is the rules alone: it sends nothing, waits
+for nothing and asks no clock; ``Round`` is owned by the one thread that holds the message, so it has no lock. Between
+two attempts a round lives in the spool as ``Stored.progress``: after a crash it goes on, or begins anew if unreadable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from mailer.mail.envelope import Recipient, State
+from mailer.mail.outcome import Reply, Stage, Verdict
+
+BREAKER_STAGES = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
+"""Faults of these stages, and 421 anywhere, count against a provider's breaker."""
+
+_POLICY_CODES = range(550, 555)
+NOT_BEGUN = Reply(550, "5.0.0", "not tried: a recipient of an earlier batch was refused and continueOnError is false")
+
+
+class Ways(Protocol):
+    """What a round asks about the ways as they are at this moment."""
+
+    def names(self, recipient: Recipient) -> Sequence[str]:
+        """The recipient's ways in the order of the configuration of this moment."""
+        ...
+
+    def closed_until(self, way: str) -> float | None:
+        """None when the way may be tried now, else the Unix time at which to look again."""
+        ...
+
+    def batch_size(self, way: str) -> int:
+        """How many recipients one conversation may carry there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Try these recipients at this way, now."""
+
+    way: str
+    recipients: tuple[Recipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be tried before ``until`` (Unix time): a back-off, or the delay between batches."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Nothing was tried in this round, and every way is closed until ``until``; there may be no way at all (None)."""
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The round tried something and can do no more."""
+
+
+Step = Attempt | Wait | Closed | Over
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that a round obeys. Delays in seconds; ``jitter()`` is a random number in 0..1."""
+
+    attempts_per_provider: int
+    base_delay: float
+    max_delay: float
+    batch_delay: float
+    continue_on_error: bool
+    jitter: Callable[[], float]
+
+    def back_off(self, tries: int) -> float:
+        """How long to wait after that many tries at one provider: doubled each time, up to 10 % more at random."""
+        delay: float = min(self.base_delay * 2.0 ** min(tries - 1, 32), self.max_delay)
+        return delay * (1 + 0.1 * self.jitter())
+
+
+class _Course:
+    """What one recipient has behind it in this round."""
+
+    __slots__ = ("due", "spent", "tries")
+
+    def __init__(self) -> None:
+        self.tries: dict[str, int] = {}  # way -> tries that ended in a temporary error
+        self.spent: dict[str, bool] = {}  # way -> whether it refused (True), or is merely used up for this round
+        self.due: dict[str, float] = {}  # way -> Unix time of the next try there
+
+    @property
+    def is_fresh(self) -> bool:
+        return not (self.tries or self.spent)
+
+    def __repr__(self) -> str:
+        return f"_Course(tries={self.tries}, spent={self.spent}, due={self.due})"
+
+
+class Round:
+    """The state of a round. ``tripped`` names the ways whose fault was of the kind that opens a breaker."""
+
+    def __init__(self) -> None:
+        self._courses: dict[int, _Course] = {}
+        self._next_batch_at = 0.0
+        self.tripped: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Round({self._courses!r}, tripped={sorted(self.tripped)})"
+
+    @property
+    def has_tried(self) -> bool:
+        return bool(self._courses)
+
+    def next_step(self, owed: Sequence[Recipient], ways: Ways, now: float) -> Step:
+        """What to do now for the recipients still owed."""
+        chosen: list[Recipient] = []
+        chosen_way = ""
+        waits: list[float] = []
+        closings: list[float] = []
+        for recipient in owed:
+            course = self._courses.get(recipient.index)
+            way, at = self._next_way(recipient, course, ways, closings)
+            if way is None:
+                continue
+            if course is None or course.is_fresh:
+                at = max(at, self._next_batch_at)
+            if at > now:
+                waits.append(at)
+            elif not chosen or way == chosen_way:
+                chosen_way = way
+                chosen.append(recipient)
+                if len(chosen) >= ways.batch_size(way):
+                    break
+        if chosen:
+            return Attempt(chosen_way, tuple(chosen))
+        if waits:
+            return Wait(min(waits))
+        if self.has_tried:
+            return Over()
+        return Closed(min(closings, default=None))
+
+    def _next_way(
+        self, recipient: Recipient, course: _Course | None, ways: Ways, closings: list[float]
+    ) -> tuple[str | None, float]:
+        """The first way that is neither used up nor closed, and when it may be tried; closed ones add their time."""
+        for way in ways.names(recipient):
+            if course is not None and way in course.spent:
+                continue
+            closed_until = ways.closed_until(way)
+            if closed_until is None:
+                return way, course.due.get(way, 0.0) if course is not None else 0.0
+            closings.append(closed_until)
+        return None, 0.0
+
+    def apply(
+        self, attempt: Attempt, verdicts: Mapping[int, Verdict], owed: Sequence[Recipient], rules: Rules, now: float
+    ) -> list[Recipient]:
+        """Take in what an attempt brought. Returns the recipients that changed, with their new state.
+
+        ``owed``: all recipients still owed, those of the attempt among them.
+        """
+        changed = []
+        refused = False
+        for recipient in attempt.recipients:
+            verdict = verdicts[recipient.index]
+            state = self._take(recipient.index, attempt.way, verdict, rules, now)
+            refused = refused or state is State.FAILED
+            changed.append(
+                replace(
+                    recipient,
+                    state=state,
+                    attempts=recipient.attempts + 1,
+                    provider=attempt.way,
+                    reply=verdict.reply,
+                    updated_at=now,
+                )
+            )
+        self._next_batch_at = now + rules.batch_delay
+        if refused and not rules.continue_on_error:
+            changed += self._drop_batches_not_begun(owed, now)
+        return changed
+
+    def _take(self, index: int, way: str, verdict: Verdict, rules: Rules, now: float) -> State:
+        course = self._courses.setdefault(index, _Course())
+        if verdict.is_delivered:
+            return State.SUCCESS
+        reply, stage = verdict.reply, verdict.stage
+        if stage in BREAKER_STAGES or reply.code == 421:
+            self.tripped.add(way)
+        if reply.is_permanent and stage is Stage.RCPT and not _is_policy(reply):
+            return State.FAILED
+        if reply.is_permanent or stage is Stage.TLS or verdict.closed_for_seconds is not None:
+            # At once to the next way. Only an answer to MAIL, RCPT or DATA can add up to a refusal of the message.
+            course.spent[way] = reply.is_permanent and stage in (Stage.MAIL, Stage.RCPT, Stage.DATA)
+            return State.RETRYING
+        tries = course.tries[way] = course.tries.get(way, 0) + 1
+        if tries >= rules.attempts_per_provider:
+            course.spent[way] = False
+        else:
+            course.due[way] = now + rules.back_off(tries)
+        return State.RETRYING
+
+    def _drop_batches_not_begun(self, owed: Sequence[Recipient], now: float) -> list[Recipient]:
+        begun = self._courses
+        return [
+            replace(r, state=State.FAILED, reply=NOT_BEGUN, updated_at=now)
+            for r in owed
+            if r.index not in begun and r.attempts == 0
+        ]
+
+    def refused_everywhere(self, owed: Sequence[Recipient], ways: Ways, now: float) -> list[Recipient]:
+        """At the end of the round: the recipients that every one of their ways answered with a 5xx, now FAILED.
+
+        A way that was closed, or failed otherwise, leaves the recipient owed: it might have taken the message.
+        """
+        failed = []
+        for recipient in owed:
+            course = self._courses.get(recipient.index)
+            names = ways.names(recipient)
+            if course is not None and names and all(course.spent.get(way, False) for way in names):
+                failed.append(replace(recipient, state=State.FAILED, updated_at=now))
+        return failed
+
+    def to_progress(self) -> str:
+        """The round as ``Stored.progress``."""
+        courses = {index: [c.tries, c.spent, c.due] for index, c in self._courses.items()}
+        state = {"courses": courses, "batch": self._next_batch_at, "tripped": sorted(self.tripped)}
+        return json.dumps(state, separators=(",", ":"))
+
+    @classmethod
+    def from_progress(cls, progress: str) -> Round:
+        """The round that ``to_progress`` wrote; a new one if the text is empty or cannot be read."""
+        result = cls()
+        if not progress:
+            return result
+        try:
+            state = json.loads(progress)
+            for index, (tries, spent, due) in state["courses"].items():
+                course = result._courses[int(index)] = _Course()
+                course.tries, course.spent, course.due = dict(tries), dict(spent), dict(due)
+            result._next_batch_at = float(state["batch"])
+            result.tripped = set(state["tripped"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls()
+        return result
+
+
+def _is_policy(reply: Reply) -> bool:
+    """Whether a refused recipient may fare better elsewhere: the peer's policy, not the address, is the reason."""
+    return reply.code in _POLICY_CODES and reply.enhanced.startswith("5.7.")

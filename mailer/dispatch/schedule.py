@@ -1,0 +1,234 @@
+"""Which message is brought into memory, and when: a heap of due times over the spool's backlog.
+
+``Schedule`` owns the set of messages in memory (``held``), the heap of due times to come, and the filling of the
+``FairQueue``. Its ``step`` runs in one service thread; the other methods are called by sessions, workers and the
+spool's writer. ``_lock`` guards everything that changes and is never held over I/O.
+
+Memory stays bounded and the backlog does not: the heap keeps about ``HEAP_SIZE`` due times; those later than
+``_horizon`` are known to the spool alone and read when the heap runs dry.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from mailer.dispatch.queue import FairQueue, Job
+from mailer.mail.content import Content
+from mailer.spool.store import Store, Stored
+
+HEAP_SIZE = 1000
+FETCH_SIZE = 200
+"""Rows read at once: enough to keep the workers busy, few enough to share the spool's reader."""
+LOOK_SECONDS = 30.0
+"""The spool is looked at this often whatever is known: a clock may have jumped."""
+LOOK_WHEN_FULL_SECONDS = 1.0
+EXPIRY_CHECK_SECONDS = 60.0
+MIN_WAIT_SECONDS = 0.001
+
+
+class Planner(Protocol):
+    """What the schedule asks about ways."""
+
+    def first_way(self, stored: Stored, now: float) -> str:
+        """The way that the message would be tried at now (an open one if there is any)."""
+        ...
+
+    def lane_opens_at(self, lane: str, now: float) -> float:
+        """``now`` when a way of the lane is open, else the Unix time at which to look again."""
+        ...
+
+    def is_expiring(self, stored: Stored, now: float) -> bool:
+        """Whether the message is so old that it is due even though its ways are closed."""
+        ...
+
+
+class Schedule:
+    """See the module. ``on_wake`` ends the wait of the thread that runs ``step``."""
+
+    def __init__(self, store: Store, queue: FairQueue, planner: Planner, on_wake: Callable[[], None]) -> None:
+        self._store = store
+        self._queue = queue
+        self._planner = planner
+        self._on_wake = on_wake
+        self._lock = threading.Lock()  # guards all below
+        self._held: set[str] = set()
+        self._released: set[str] = set()  # let go of since the fetch under way began
+        self._is_fetching = False
+        self._heap: list[float] = []
+        self._horizon = float("-inf")  # due times up to here are in the heap; the first step reads them
+        self._look_at = 0.0  # when to look for due messages in the spool, whatever the heap says
+        self._more = False  # the spool has more that is due, and the queue took no more of it
+        self._next_wake = 0.0
+        self._expiry_check_at = 0.0
+        self._paused = False
+
+    def __repr__(self) -> str:
+        return f"Schedule(held={len(self._held)}, heap={len(self._heap)}, more={self._more}, look_at={self._look_at:.0f})"
+
+    # Called by others.
+
+    def expect(self, message_id: str) -> None:
+        """A message is about to become durable: until ``admit_new`` or ``release`` says more, it is not fetched."""
+        with self._lock:
+            self._held.add(message_id)
+
+    def admit_new(self, stored: Stored, content: Content, now: float) -> None:
+        """An expected message is durable: straight to the queue if there is room, else it waits on disk."""
+        opens_at = self._planner.lane_opens_at(stored.lane, now)
+        if opens_at <= now and not self._paused and self._queue.offer(Job(stored, self._planner.first_way(stored, now), content)):
+            return
+        with self._lock:
+            self._let_go(stored.envelope.id)
+            if opens_at <= now:
+                self._more = True
+                # The queue may have run empty between the refusal and this: then no worker will ask for more.
+                opens_at = now + LOOK_WHEN_FULL_SECONDS
+            self._look_at = min(self._look_at, opens_at)
+            is_early = self._look_at < self._next_wake
+        if is_early:
+            self._on_wake()
+
+    def release(self, message_id: str, due_at: float | None) -> None:
+        """The message leaves memory; what the spool says of it is durable. ``due_at``: when it wants to come back."""
+        with self._lock:
+            self._let_go(message_id)
+            is_early = due_at is not None and self._note_due(due_at)
+        if is_early:
+            self._on_wake()
+
+    def bring_up(self, stored: Stored, now: float) -> bool:
+        """Put a message in the queue whether it is due or not; False when it is in memory already, or there is no room."""
+        with self._lock:
+            if self._paused or stored.envelope.id in self._held:
+                return False
+            self._held.add(stored.envelope.id)
+        return self._offer(stored, now)
+
+    def look_again(self) -> None:
+        """Something has changed: messages on disk became due, or a way opened."""
+        with self._lock:
+            self._look_at = 0.0
+        self._on_wake()
+
+    def refill_if_low(self, way: str) -> None:
+        """Called by a worker that has taken a job of that way."""
+        if self._more and self._queue.is_low(way):
+            self.look_again()
+
+    def pause(self) -> None:
+        """Bring nothing more into memory: the end is near."""
+        with self._lock:
+            self._paused = True
+
+    # The thread.
+
+    def step(self, now: float) -> float:
+        """Bring what is due into the queue. Returns seconds until there may be more to do."""
+        with self._lock:
+            if self._paused:
+                return LOOK_SECONDS
+            is_due = now >= self._look_at
+            while self._heap and self._heap[0] <= now:
+                heapq.heappop(self._heap)
+                is_due = True
+            if is_due:
+                # Before reading: whatever changes from here on sets them again.
+                self._more = False
+                self._look_at = now + LOOK_SECONDS
+        if is_due:
+            self._fill_queue(now)
+        if not self._heap and self._horizon < float("inf"):
+            self._fill_heap(now)
+        with self._lock:
+            self._next_wake = min([self._look_at, *self._heap[:1]])
+            return max(MIN_WAIT_SECONDS, self._next_wake - now)
+
+    def _fill_queue(self, now: float) -> None:
+        """Fetch due messages until the spool has no more, or the queue takes no more."""
+        shut: set[str] = set()
+        look_at = now + LOOK_SECONDS
+        for lane in self._store.lanes():
+            opens_at = self._planner.lane_opens_at(lane, now)
+            if opens_at > now:
+                shut.add(lane)
+                look_at = min(look_at, opens_at)
+        if shut and now >= self._expiry_check_at:
+            self._expiry_check_at = now + EXPIRY_CHECK_SECONDS
+            self._fetch_expiring(now, shut)
+        is_full = False
+        while (room := self._queue.room) > 0:
+            fetched = self._fetch(now, min(room, FETCH_SIZE), shut)
+            if not fetched:
+                break
+            refused = [stored.lane for stored in fetched if not self._offer(stored, now)]
+            if len(refused) == len(fetched):
+                is_full = True
+                shut.update(refused)
+        else:
+            is_full = True
+        with self._lock:
+            self._more = self._more or is_full
+            self._look_at = min(self._look_at, look_at, now + LOOK_WHEN_FULL_SECONDS if is_full else look_at)
+
+    def _fetch(self, now: float, limit: int, shut: set[str]) -> list[Stored]:
+        """Due messages that are not in memory; they are held from here on.
+
+        A row read here may be out of date: its message may be accepted, delivered, recorded and released while the
+        read goes on. So what was released since the read began is dropped as well as what is held.
+        """
+        with self._lock:
+            self._released.clear()
+            self._is_fetching = True
+        rows: list[Stored] = []
+        try:
+            rows = self._store.fetch_due(now, limit, self._held, shut)
+        finally:
+            with self._lock:
+                fresh = [row for row in rows if row.envelope.id not in self._held and row.envelope.id not in self._released]
+                self._held.update(row.envelope.id for row in fresh)
+                self._is_fetching = False
+        return fresh
+
+    def _offer(self, stored: Stored, now: float) -> bool:
+        if self._queue.offer(Job(stored, self._planner.first_way(stored, now))):
+            return True
+        with self._lock:
+            self._let_go(stored.envelope.id)
+        return False
+
+    def _fetch_expiring(self, now: float, shut: set[str]) -> None:
+        """Messages of closed lanes that are so old that they get their last round all the same."""
+        for stored in self._fetch(now, FETCH_SIZE, set()):
+            if stored.lane in shut and self._planner.is_expiring(stored, now):
+                self._offer(stored, now)
+            else:
+                with self._lock:
+                    self._let_go(stored.envelope.id)
+
+    def _fill_heap(self, now: float) -> None:
+        with self._lock:
+            self._horizon = float("inf")  # before reading: what is noted meanwhile goes into the heap
+        times = self._store.next_due(now, HEAP_SIZE)
+        with self._lock:
+            self._heap = sorted({*self._heap, *times})
+            if len(times) == HEAP_SIZE:
+                self._horizon = times[-1]
+
+    # With the lock held.
+
+    def _let_go(self, message_id: str) -> None:
+        self._held.discard(message_id)
+        if self._is_fetching:
+            self._released.add(message_id)
+
+    def _note_due(self, due_at: float) -> bool:
+        """Whether the thread must be woken for it."""
+        if due_at <= self._horizon:
+            heapq.heappush(self._heap, due_at)
+            if len(self._heap) >= 2 * HEAP_SIZE:
+                self._heap = sorted(self._heap)[:HEAP_SIZE]
+                self._horizon = self._heap[-1]
+        return due_at < self._next_wake

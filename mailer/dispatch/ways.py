@@ -1,0 +1,141 @@
+"""The ways of this moment: routing's order, joined with what each transport says about being open.
+
+``Ways`` answers the schedule (which lanes are open), the queue (how many conversations a way takes) and the workers
+(admission, delivery). ``configure`` swaps the configuration in one assignment: a reader sees the old one or the new one
+whole, so no lock is needed. How it fails: a way that a stored message remembers and that is no longer configured counts
+as open, so that the message comes up and is routed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mailer.config.schema import Config
+from mailer.dispatch.round import Rules
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Transport
+from mailer.routing import LOCAL, Router, ways_of_lane
+from mailer.spool.store import Stored
+from mailer.transport.local import LocalFiles
+from mailer.transport.providers import Admission, Provider, ProviderSet
+
+WORKERS_PER_COUNT = 4
+"""At most this many threads per ``workerCount``, when workers wait on slow peers."""
+FIRST_WAIT_SECONDS = 300.0
+"""Between the first round and the second (spec 2, ``retry.failedRetryInterval``)."""
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One configuration and what is derived from it."""
+
+    config: Config
+    router: Router
+    rules: Rules
+
+
+class Ways:
+    """See the module."""
+
+    def __init__(self, config: Config, providers: ProviderSet, local: LocalFiles, rules: Rules) -> None:
+        self._providers = providers
+        self._local = local
+        self._setting = _Setting(config, Router(config), rules)
+
+    def __repr__(self) -> str:
+        return f"Ways({self._setting.router!r})"
+
+    def configure(self, config: Config, rules: Rules) -> None:
+        """Take a new configuration; the provider set has been configured before."""
+        self._setting = _Setting(config, Router(config), rules)
+
+    @property
+    def rules(self) -> Rules:
+        return self._setting.rules
+
+    @property
+    def config(self) -> Config:
+        return self._setting.config
+
+    # For the schedule and the queue.
+
+    def lane(self, recipients: Sequence[Recipient]) -> str:
+        return self._setting.router.lane(recipients)
+
+    def first_way(self, stored: Stored, now: float) -> str:
+        names = self.names(stored.envelope.owed[0], stored.envelope.id) if stored.envelope.owed else ()
+        return next((name for name in names if self.opens_at(name, now) <= now), names[0] if names else "")
+
+    def lane_opens_at(self, lane: str, now: float) -> float:
+        return min((self.opens_at(name, now) for name in ways_of_lane(lane)), default=now)
+
+    def is_expiring(self, stored: Stored, now: float) -> bool:
+        return now - stored.envelope.accepted_at >= self._setting.config.retry.max_age
+
+    def limit_of(self, way: str) -> int:
+        """How many conversations may run with a way at once: half of all threads, so that one stalled peer starves nobody."""
+        half = max(1, self._setting.config.worker_count * WORKERS_PER_COUNT // 2)
+        provider = self._providers.get(way)
+        if provider is None or not provider.config.max_connections:
+            return half
+        return min(half, provider.config.max_connections)
+
+    def opens_at(self, way: str, now: float) -> float:
+        """``now`` when the way may be tried, else the Unix time at which to look again."""
+        provider = self._providers.get(way)
+        return now if provider is None else provider.open_at(now)
+
+    # For the workers.
+
+    def names(self, recipient: Recipient, message_id: str) -> tuple[str, ...]:
+        return self._setting.router.ways(recipient, message_id)
+
+    def transport(self, way: str) -> Transport | None:
+        """None when the way is no longer configured."""
+        return self._local if way == LOCAL and not self._setting.config.forward_providers else self._providers.get(way)
+
+    def admit(self, way: str, wanted: int, now: float, is_forced: bool) -> Admission:
+        """Reserve an attempt for up to ``wanted`` recipients; must be followed by a delivery or by ``cancel``."""
+        provider = self._providers.get(way)
+        return Admission(wanted) if provider is None else provider.admit(wanted, now, forced=is_forced)
+
+    def cancel(self, way: str, admission: Admission, now: float) -> None:
+        """The admitted attempt does not take place."""
+        provider = self._providers.get(way)
+        if provider is not None:
+            provider.release(admission, now)
+
+    def is_open_somewhere(self, now: float) -> bool:
+        """Whether any mail could leave now."""
+        providers: list[Provider] = list(self._providers)
+        return not providers or any(p.open_at(now) <= now for p in providers)
+
+
+@dataclass
+class WaysNow:
+    """The ways for one message at one moment: what ``Round`` asks.
+
+    ``is_forced``: the last chance of an expiring message, which an open breaker does not deny. ``denied``: ways that
+    turned out closed after all when asked to admit, by the time at which to look again.
+    """
+
+    ways: Ways
+    message_id: str
+    now: float
+    is_forced: bool = False
+    denied: dict[str, float] = field(default_factory=dict)
+
+    def names(self, recipient: Recipient) -> Sequence[str]:
+        return self.ways.names(recipient, self.message_id)
+
+    def closed_until(self, way: str) -> float | None:
+        if way in self.denied:
+            return self.denied[way]
+        if self.is_forced:
+            return None
+        opens_at = self.ways.opens_at(way, self.now)
+        return opens_at if opens_at > self.now else None
+
+    def batch_size(self, way: str) -> int:
+        return 10**9 if way == LOCAL else max(1, self.ways.config.batch_size)
