@@ -12,8 +12,15 @@ from dataclasses import dataclass
 
 from mailer.mail.transfer import MAX_LINE_BYTES
 
+TOKEN = rb"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+"  # RFC 2045 5.1
+# An unquoted value should be a token; boundaries and file names with "=" or "/" in them go unquoted all the same.
+PARAMETER = re.compile(rb";\s*(" + TOKEN + rb")\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))")
+"""One parameter of a field: its name, and its value between quotes or (third group) without."""
+
+MAX_PARAMETERS_BYTES = 8192
+"""Longest value that ``PARAMETER`` is used on: it takes quadratic time on what is made to hurt."""
+
 _BYTES_PER_WORD = 42  # 56 characters of base64: 75 at most with "=?unknown-8bit?B?" and "?=" (RFC 2047 2)
-_MAX_PARAMETERS_BYTES = 8192  # the pattern takes quadratic time on what is made to hurt
 _WITH_PARAMETERS = frozenset((b"content-type", b"content-disposition"))
 _OF_ADDRESSES = frozenset(
     prefix + name for prefix in (b"", b"resent-") for name in (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
@@ -27,8 +34,6 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _ADDRESS_TOKEN = re.compile(
     rb"""[ \t]+|"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)|<[^<>]*>|\\.|[^ \t"()<>\\@,:;]+|.""", re.DOTALL
 )
-_TOKEN = rb"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+"
-_PARAMETER = re.compile(rb";\s*(" + _TOKEN + rb")\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))")
 _ATTRIBUTE_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")
 
 
@@ -42,6 +47,11 @@ class Field:
     @classmethod
     def make(cls, name: bytes, value: bytes) -> Field:
         return cls(name.lower(), name + b": " + value)
+
+    @property
+    def value(self) -> bytes:
+        """What stands behind the colon, folds undone."""
+        return self.raw.partition(b":")[2].replace(b"\r\n", b"")
 
 
 def split_header(header: bytes) -> list[Field]:
@@ -184,7 +194,7 @@ def _charset_of(text: bytes) -> bytes:
 
 
 def _in_parameters(value: bytes) -> bytes:
-    if len(value) > _MAX_PARAMETERS_BYTES:
+    if len(value) > MAX_PARAMETERS_BYTES:
         return value
 
     def encode(match: re.Match[bytes]) -> bytes:
@@ -194,4 +204,4 @@ def _in_parameters(value: bytes) -> bytes:
         encoded = b"".join(bytes([octet]) if octet in _ATTRIBUTE_OCTETS else b"%%%02X" % octet for octet in text)
         return b";\r\n " + match[1] + b"*=" + _charset_of(text) + b"''" + encoded  # RFC 2231 4
 
-    return _PARAMETER.sub(encode, value)
+    return PARAMETER.sub(encode, value)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mailer.mail.fields import MAX_PARAMETERS_BYTES, PARAMETER, TOKEN, split_header
 from mailer.mail.transfer import MAX_LINE_BYTES, lines
 
 MAX_DEPTH = 30
@@ -23,14 +24,8 @@ MAX_PARTS = 10_000
 MAX_HEADER_BYTES = 1024 * 1024
 """One part's header, held in memory."""
 
-_MAX_TYPE_BYTES = 8192
-"""Content-Type is read so far and no further: its pattern takes quadratic time on what is made to hurt."""
-
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
-_TOKEN = rb"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+"
-_TYPE = re.compile(rb"\s*(" + _TOKEN + rb")\s*/\s*(" + _TOKEN + rb")")
-# An unquoted value should be a token (RFC 2045 5.1); boundaries with "=" or "/" in them go unquoted all the same.
-_PARAMETER = re.compile(rb";\s*(" + _TOKEN + rb")\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))")
+_TYPE = re.compile(rb"\s*(" + TOKEN + rb")\s*/\s*(" + TOKEN + rb")")
 _COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)")
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046 5.1.1
 PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")  # RFC 2045 6.2: the octets are as they are
@@ -86,8 +81,8 @@ class ContentType:
 
 def parse_content_type(value: bytes) -> ContentType:
     """The field's value without its folds; what is no type at all counts as the default (RFC 2045 5.2)."""
-    is_whole = len(value) <= _MAX_TYPE_BYTES
-    value = value[:_MAX_TYPE_BYTES]
+    is_whole = len(value) <= MAX_PARAMETERS_BYTES
+    value = value[:MAX_PARAMETERS_BYTES]
     if b"(" in value and b'"' not in value:  # comments; beside quoted strings they are too rare to be told apart from them
         value = _COMMENT.sub(b" ", value)
     match = _TYPE.match(value)
@@ -95,7 +90,7 @@ def parse_content_type(value: bytes) -> ContentType:
         return ContentType()
     parameters: dict[bytes, bytes] = {}
     ambiguous = not is_whole
-    for found in _PARAMETER.finditer(value, match.end(2)):
+    for found in PARAMETER.finditer(value, match.end(2)):
         name = found[1].lower()
         ambiguous |= name == b"boundary" and name in parameters
         parameters[name] = found[3] if found[2] is None else re.sub(rb"\\(.)", rb"\1", found[2])
@@ -284,25 +279,13 @@ def _read_fields(part: Part, header: list[bytes], default: ContentType) -> Conte
     """Note what the header's fields say of the part; returns its type. Of repeated fields the first counts."""
     content_type = None
     encoding = None
-    for name, value in fields_of(header):
-        if name == b"content-type" and content_type is None:
-            content_type = parse_content_type(value)
-        elif name == b"content-transfer-encoding" and encoding is None:
-            encoding = _COMMENT.sub(b"", value).strip().lower()
-        elif name == b"mime-version":
+    for line in split_header(b"\r\n".join(header)):
+        if line.name == b"content-type" and content_type is None:
+            content_type = parse_content_type(line.value)
+        elif line.name == b"content-transfer-encoding" and encoding is None:
+            encoding = _COMMENT.sub(b"", line.value).strip().lower()
+        elif line.name == b"mime-version":
             part.has_mime_version = True
     part.has_type = content_type is not None
     part.encoding = encoding or b""
     return content_type or default
-
-
-def fields_of(header: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-    """The fields of a header given as lines without CRLF: name in lower case, and value, its folds undone."""
-    fields: list[tuple[bytes, list[bytes]]] = []
-    for line in header:
-        match = _FIELD.match(line)
-        if line[:1] in (b" ", b"\t"):
-            fields[-1][1].append(line)
-        elif match is not None:
-            fields.append((match[1].lower(), [match[2]]))
-    return [(name, b"".join(values)) for name, values in fields]
