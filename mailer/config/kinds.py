@@ -8,17 +8,26 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mailer.config.secret import Secret
 from mailer.mail.address import Address, AddressError, is_domain
 
 MAX_INTEGER = 2**31 - 1  # 68 years in seconds, 2 GiB in bytes: no time-out or size beyond it works in every C library
+MAX_TEXT_CHARS = 4096  # the longest path; addresses and names are shorter
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _HOST_NAME = re.compile(r"(?!-)[\w.-]{1,253}")  # with underscores: names of containers have them
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # lone surrogates too: they cannot be written anywhere
+_NOT_IN_SECRET = re.compile(r"[\x00\r\n\ud800-\udfff]")  # RFC 4616 2: no NUL; a line break is a file of more than the secret
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
+
+
+def is_secret_text(text: str) -> bool:
+    """Whether ``text`` can be a password: one line of characters that can be sent."""
+    return _NOT_IN_SECRET.search(text) is None
+
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -49,15 +58,18 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string without control characters."""
+    """A string without control characters. Spaces around it are dropped."""
 
     expected: str = "string"
     unit: str = ""
 
     def accept(self, value: object) -> object:
-        if not isinstance(value, str) or _CONTROL.search(value):
-            raise Misfit(f"{self.expected} without control characters" if isinstance(value, str) else self.expected)
-        return self.check(value.strip()) if value.strip() else ""
+        if not isinstance(value, str):
+            raise Misfit(self.expected)
+        text = value.strip()
+        if len(text) > MAX_TEXT_CHARS or _CONTROL.search(text):
+            raise Misfit(f"{self.expected}, of at most {MAX_TEXT_CHARS} characters and no control characters")
+        return self.check(text) if text else ""
 
     def check(self, text: str) -> str:
         """The form in which a non-empty ``text`` is kept."""
@@ -241,7 +253,7 @@ class SecretText:
     unit: str = ""
 
     def accept(self, value: object) -> object:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not is_secret_text(value):
             raise Misfit(self.expected)
         return Secret(value)
 
@@ -251,6 +263,15 @@ class SecretText:
 
 @dataclass(frozen=True, slots=True)
 class PathText(Text):
-    """A file or folder; a relative one starts at ``dataDir``."""
+    """A file; a relative path starts at ``dataDir``."""
 
-    expected: str = "path"
+    expected: str = "path of a file"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPath(Text):
+    expected: str = "path of a folder"
+
+    def accept(self, value: object) -> object:
+        text = Text.accept(self, value)
+        return Path(str(text)) if text else ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mailer.config.kinds import AddressText, Choice, DomainText, Flag, HostText, Integer, PathText, SecretText, Text
 from mailer.config.secret import Secret
-from mailer.config.setting import optional_section, required, setting
+from mailer.config.setting import optional_section, position, required, setting
 
 PORT = Integer(1, 65535)
 COUNT_OR_NO_LIMIT = Integer(0)
@@ -48,9 +48,8 @@ class ProviderConfig:
     username: str = setting("username", "", Text(), "Login. Empty: no login.")
     password: Secret = setting("password", Secret(), SecretText(), "Password of the login.")
     ssl: bool = setting("ssl", False, Flag(), "TLS from the first byte (port 465) instead of STARTTLS.")
-    priority: int = setting(
+    priority: int = position(
         "priority",
-        0,
         Integer(0),
         "Lower is tried first; equal ones go in list order. 0 everywhere keeps the list's order.",
         "its position in the list, from 0",
@@ -107,6 +106,11 @@ class ProviderConfig:
     @property
     def has_login(self) -> bool:
         return bool(self.username)
+
+    @property
+    def verifies_tls(self) -> bool:
+        """Whether a certificate of this server must prove itself: then there must be a store of those to trust."""
+        return (self.ssl or self.tls == "required") and not self.insecure_skip_verify
 
 
 def is_loopback(host: str) -> bool:

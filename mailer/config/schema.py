@@ -13,7 +13,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailer.config.kinds import Choice, EhloText, Flag, HostText, Integer, Network, PathText, SecretText, Text
+from mailer.config.kinds import Choice, EhloText, Flag, FolderPath, HostText, Integer, Network, SecretText, Text
 from mailer.config.provider import OAuth2Config, ProviderConfig, is_loopback
 from mailer.config.secret import Secret
 from mailer.config.sections import (
@@ -146,7 +146,7 @@ class Config:
     rate_limits: RateLimitsConfig = section("rateLimits", RateLimitsConfig, "How many messages are accepted.")
     security: SecurityConfig = section("security", SecurityConfig, "Who may send.")
     data_dir: Path = setting(
-        "dataDir", Path(), PathText(), "Where `emails/` and `spool/` live, and where relative paths start.", '`"."`'
+        "dataDir", Path(), FolderPath(), "Where `emails/` and `spool/` live, and where relative paths start.", '`"."`'
     )
     spool: SpoolConfig = section("spool", SpoolConfig, "How long things are kept.")
     logging: LoggingConfig = section("logging", LoggingConfig, "What is logged, how and where.")

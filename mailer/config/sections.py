@@ -3,8 +3,6 @@
 Immutable values with the defaults of the documentation; no threads, no locks; never fails.
 """
 
-# ruff: noqa: RUF009 - setting() and its like are dataclasses.field() with metadata, not default values
-
 from __future__ import annotations
 
 from dataclasses import dataclass

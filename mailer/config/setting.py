@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailer.config.kinds import Kind
+from mailer.config.kinds import Kind, Text
 
 _METADATA_KEY = "setting"
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -21,19 +21,26 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 class Setting:
     """One key of the configuration.
 
-    Exactly one of ``kind`` (one value), ``section`` (an object) and both with ``is_list`` (a list of either) is how the
-    value is read. ``default_words`` describes a default that depends on something else.
+    Either ``kind`` (one value) or ``section`` (an object) says how the value is read; ``is_list``: a list of such.
+    ``default_words`` describes a default that depends on something else.
     """
 
     key: str
     help: str
-    kind: Kind | None = None
+    kind: Kind = Text()  # noqa: RUF009 - a frozen value
     section: type[Any] | None = None
     is_list: bool = False
     is_required: bool = False
+    is_optional: bool = False
+    defaults_to_position: bool = False
     default_words: str = ""
     attribute: str = ""
     default: object = None
+
+    @property
+    def plain_section(self) -> type[Any] | None:
+        """The section whose settings have paths of their own: an object that is always there."""
+        return None if self.is_list or self.is_optional else self.section
 
     @property
     def environment_name(self) -> str:
@@ -54,6 +61,12 @@ def required(key: str, kind: Kind, help: str) -> Any:
     return dataclasses.field(metadata={_METADATA_KEY: Setting(key, help, kind, is_required=True)})
 
 
+def position(key: str, kind: Kind, help: str, default_words: str) -> Any:
+    """A field of a list's entry whose default is the entry's position in the list, from 0."""
+    declared = Setting(key, help, kind, default_words=default_words, defaults_to_position=True)
+    return dataclasses.field(default=0, metadata={_METADATA_KEY: declared})
+
+
 def section(key: str, section: type[Any], help: str) -> Any:
     """A field that is an object of settings."""
     return dataclasses.field(default_factory=section, metadata={_METADATA_KEY: Setting(key, help, section=section)})
@@ -61,7 +74,7 @@ def section(key: str, section: type[Any], help: str) -> Any:
 
 def optional_section(key: str, section: type[Any], help: str) -> Any:
     """A field that is an object of settings, or None where it is not given."""
-    return dataclasses.field(default=None, metadata={_METADATA_KEY: Setting(key, help, section=section)})
+    return dataclasses.field(default=None, metadata={_METADATA_KEY: Setting(key, help, section=section, is_optional=True)})
 
 
 def section_list(key: str, section: type[Any], help: str) -> Any:
