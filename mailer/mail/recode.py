@@ -6,7 +6,7 @@ and goes out so, with a warning: nearly every server takes it, and a refusal nam
 signature fails at the reader's without one.
 
 Threads: a ``Render`` may be called from any thread; two at once do the same work twice and keep one result.
-Memory: one line, one header and 200 bytes a part; the result is in memory if the original is, else in an unnamed file.
+Memory: one line, one header and 200 bytes a part; the result is in memory if the original is, else in a file without a name, beside the original.
 Fails with ``Unrecodable`` when the original cannot be read or the result not be written.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from mailer.mail.content import CHUNK_BYTES, Content, MemoryContent, Render
+from mailer.mail.content import CHUNK_BYTES, Content, FileContent, MemoryContent, Render
 from mailer.mail.envelope import Envelope
 from mailer.mail.fields import Field, encode_words, fold, join_header, split_header
 from mailer.mail.mime import PLAIN_ENCODINGS, Kind, Part, Scanner
@@ -73,11 +73,7 @@ class OpenFileContent:
             yield piece
 
 
-NewFile = Callable[[], BinaryIO]
-"""Makes an unnamed file, open for writing and reading: ``tempfile.TemporaryFile`` with its ``dir``."""
-
-
-def make_render(envelope: Envelope, content: Content, new_file: NewFile = tempfile.TemporaryFile) -> Render:
+def make_render(envelope: Envelope, content: Content) -> Render:
     """The ``render(extensions)`` of one message. What is asked for twice is made once.
 
     A peer with 8BITMIME costs nothing, unless the message has long lines.
@@ -93,15 +89,15 @@ def make_render(envelope: Envelope, content: Content, new_file: NewFile = tempfi
         form = Form(not takes_8bit, options.has_long_lines, options.smtputf8)
         known = made.get(form)
         if known is None:
-            known = made[form] = _recode_or_raise(envelope.id, content, form, new_file)
+            known = made[form] = _recode_or_raise(envelope.id, content, form)
         return known
 
     return render
 
 
-def _recode_or_raise(message_id: str, content: Content, form: Form, new_file: NewFile) -> Content:
+def _recode_or_raise(message_id: str, content: Content, form: Form) -> Content:
     try:
-        recoded = recode(content, form, new_file)
+        recoded = recode(content, form)
     except OSError as error:
         raise Unrecodable(f"message {message_id} cannot be re-encoded for a peer that needs it: {error}") from error
     if recoded.left:
@@ -109,7 +105,7 @@ def _recode_or_raise(message_id: str, content: Content, form: Form, new_file: Ne
     return recoded.content
 
 
-def recode(content: Content, form: Form, new_file: NewFile = tempfile.TemporaryFile) -> Recoded:
+def recode(content: Content, form: Form) -> Recoded:
     """The content in that form, as nearly as can be. Raises OSError when reading or writing a file fails."""
     if not form.short_lines and (not form.seven_bit or _is_ascii(content)):
         return Recoded(content)
@@ -119,7 +115,9 @@ def recode(content: Content, form: Form, new_file: NewFile = tempfile.TemporaryF
     pieces = plan.apply(content)
     if isinstance(content, MemoryContent):
         return Recoded(MemoryContent(b"".join(pieces)), plan.left)
-    file = new_file()
+    # Beside the original: that file system has room for messages, which /tmp may not.
+    folder = content.path.parent if isinstance(content, FileContent) else None
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as the content that is returned)
     size = sum(map(file.write, pieces))
     file.flush()
     return Recoded(OpenFileContent(file, size), plan.left)
