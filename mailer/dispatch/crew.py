@@ -115,4 +115,5 @@ class Crew:
             service.stop()
         self.queue.wake_all()
         deadline = time.monotonic() + timeout_seconds
-        return all([service.join(max(0.0, deadline - time.monotonic())) for service in services])
+        ended = [service.join(max(0.0, deadline - time.monotonic())) for service in services]
+        return all(ended)

@@ -34,6 +34,8 @@ UNREADABLE_WAIT_SECONDS = 10.0
 """An unreadable file may be one that somebody is still writing: it counts once unchanged for so long (spec 4)."""
 IDLE_SECONDS = 60.0
 
+LaneOf = Callable[[Sequence[Recipient]], str]
+
 
 class ParkingError(MailerError):
     """The file could not be written; the spool still has the message."""
@@ -66,7 +68,7 @@ class Parking:
     """See the module. ``on_wake`` ends the wait of the thread that runs ``step``."""
 
     def __init__(
-        self, store: Store, failed: FailedStore, schedule: Schedule, lane_of: Callable[[Sequence[Recipient]], str], on_wake: Callable[[], None]
+        self, store: Store, failed: FailedStore, schedule: Schedule, lane_of: LaneOf, on_wake: Callable[[], None]
     ) -> None:
         self._store = store
         self._failed = failed
@@ -218,10 +220,10 @@ def _reconcile(stored: Stored, file: ParkedFile, now: float) -> Opened:
     recipients = []
     changed = []
     for recipient in stored.envelope.recipients:
-        if in_file.pop(str(recipient.address), None) is None and not recipient.state.is_final:
-            recipient = replace(recipient, state=State.FAILED, reply=REMOVED, updated_at=now)
-            changed.append(recipient)
         recipients.append(recipient)
+        if in_file.pop(str(recipient.address), None) is None and not recipient.state.is_final:
+            recipients[-1] = replace(recipient, state=State.FAILED, reply=REMOVED, updated_at=now)
+            changed.append(recipients[-1])
     for added in in_file.values():
         changed.append(replace(added, index=len(recipients), state=State.RETRYING, updated_at=now))
         recipients.append(changed[-1])

@@ -149,7 +149,7 @@ class FairQueue(queue.Queue[Job]):
 
     # What queue.Queue calls with its mutex held.
 
-    def _init(self, maxsize: int) -> None:
+    def _init(self, maxsize: int) -> None:  # noqa: ARG002 - queue.Queue's signature
         self._size = 0
         self._kept_bytes = 0
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
