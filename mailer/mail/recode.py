@@ -6,7 +6,8 @@ and goes out so, with a warning: nearly every server takes it, and a refusal nam
 signature fails at the reader's without one.
 
 Threads: a ``Render`` may be called from any thread; two at once do the same work twice and keep one result.
-Memory: one line, one header and 200 bytes a part; the result is in memory if the original is, else in a file without a name, beside the original.
+Memory: one line, one header and 200 bytes a part; the result is in memory if the original is, else in a file without
+a name, beside the original.
 Fails with ``Unrecodable`` when the original cannot be read or the result not be written.
 """
 
@@ -62,6 +63,9 @@ class OpenFileContent:
 
     file: BinaryIO
     size: int
+
+    def __del__(self) -> None:
+        self.file.close()
 
     def chunks(self) -> Iterator[bytes]:
         at = 0

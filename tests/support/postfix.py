@@ -1,8 +1,8 @@
 """A private Postfix on a loopback port, as the real server that mailer hands its mail to.
 
 Every path is the instance's own (configuration, queue, data, log, mailbox), so several run side by side and none
-touches the machine's. Postfix's ``master`` must be root. It runs in a process group of its own, and a watcher ends that
-group and removes the files when the process that started it is gone, so nothing stays behind even after ``kill -9``.
+touches the machine's. Postfix's ``master`` must be root. Nothing stays behind, not even after ``kill -9`` of the tests
+(``tests/support/group.py``).
 
 Threads: one thread uses an instance; no locks. Fails with ``PostfixError``, whose text ends in Postfix's own log.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -24,15 +23,11 @@ from pathlib import Path
 from types import TracebackType
 
 from mailer.mail.outcome import MailerError
+from tests.support.group import Group
 
 START_TIMEOUT_SECONDS = 30.0  # a start takes under 2 s; the rest is for a machine busy with other tests
-STOP_TIMEOUT_SECONDS = 15.0
 POLL_SECONDS = 0.02
 _SEARCH_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin"  # a user's PATH often lacks sbin
-
-# The watcher holds the reading end of a pipe whose writing end dies with us; a line on it means that all is cleared.
-# PR_SET_PDEATHSIG would not do: the kernel forgets it when master changes its effective user id.
-_WATCHER = 'read -r _ && exit; kill -s TERM -- "-$1"; sleep 1; kill -s KILL -- "-$1"; rm -rf -- "$2"'
 
 _MASTER_CF = """\
 127.0.0.1:{port} inet n - n - - smtpd
@@ -125,8 +120,7 @@ class Postfix:
         self.setup = setup or Setup()
         self.port = 0
         self.folder = Path()
-        self._master: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._master: Group | None = None
 
     def __repr__(self) -> str:
         return f"Postfix(port={self.port}, running={self._master is not None})"
@@ -164,10 +158,7 @@ class Postfix:
         """End every process of the instance and remove its files; any number of times."""
         master, self._master = self._master, None
         if master is not None:
-            _end_group(master)
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.communicate(b"cleared\n", STOP_TIMEOUT_SECONDS)
+            master.stop()
         if self.folder != Path():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = Path()
@@ -282,25 +273,11 @@ class Postfix:
         """master itself, in the foreground: ``postfix start`` would leave a daemon behind when the tests are killed."""
         daemons = subprocess.check_output([find_program("postconf") or "postconf", "-c", self.folder, "-h", "daemon_directory"])
         master = Path(os.fsdecode(daemons.strip())) / "master"
-        with (self.folder / "log/output").open("wb") as output:
-            self._master = subprocess.Popen(
-                [master, "-d", "-c", self.folder],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHER, "postfix-watcher", str(self._master.pid), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._master = Group([master, "-d", "-c", self.folder], self.folder / "log/output", self.folder)
 
     def _is_greeting(self) -> bool:
-        if self._master is not None and self._master.poll() is not None:
-            raise PostfixError(f"master ended with status {self._master.returncode}\n{self._output()}")
+        if self._master is not None and self._master.status is not None:
+            raise PostfixError(f"master ended with status {self._master.status}\n{self._output()}")
         try:
             with socket.create_connection((self.host, self.port), timeout=START_TIMEOUT_SECONDS) as connection:
                 return connection.recv(512).startswith(b"220 ")
@@ -325,17 +302,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _end_group(leader: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its group: by SIGTERM, and by SIGKILL what does not listen."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(leader.pid, sign)
-        except ProcessLookupError:
-            break
-        try:
-            leader.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-    leader.wait(STOP_TIMEOUT_SECONDS)
