@@ -1,0 +1,164 @@
+"""What a submission relay does to a header block, on bytes (RFC 5322, RFC 6409 8): adds Received, and Date and Message-ID
+where they are missing; drops Bcc. Every other byte stays as it is.
+
+No threads, no locks: functions over bytes. Content is canonical here (CRLF only). What cannot be relayed is a
+``HeaderError``; whatever the client or the configuration put into a ``Trace``, no line of ours can be broken by it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mailer.mail.address import Address, is_domain
+from mailer.mail.outcome import MailerError
+
+MAX_HEADER_BYTES = 1024 * 1024
+"""A header block is held in memory whole; real ones are under 64 KiB, and beyond this it is an attack or an accident."""
+MAX_RECEIVED_FIELDS = 100  # RFC 5321 6.3: a loop is detected by counting, with a limit of 100 or more
+
+_FIELD_NAME_BYTES = bytes(set(range(33, 127)) - {ord(":")})  # RFC 5322 3.6.8 ftext
+_DROPPED = (b"bcc", b"resent-bcc")
+_COUNTED = (b"received", b"date", b"message-id")
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class HeaderError(MailerError):
+    """The header block cannot be relayed."""
+
+
+class HeaderTooLarge(HeaderError):
+    """The header block is over ``MAX_HEADER_BYTES``."""
+
+
+class MailLoop(HeaderError):
+    """There are over ``MAX_RECEIVED_FIELDS`` Received fields: the message goes round in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What Received says of how a message came (RFC 5321 4.4).
+
+    ``client_name`` is what EHLO said, ``client_address`` the peer's IP address; ``protocol`` is ``"ESMTP"`` or one of
+    its kin (RFC 3848, RFC 6531 4.3); ``recipient`` only where the message has exactly one; ``at`` is Unix time.
+    """
+
+    id: str
+    hostname: str
+    client_name: str
+    client_address: str
+    protocol: str
+    recipient: Address | None
+    at: float
+
+
+def is_complete(content: bytes) -> bool:
+    """Whether ``content``, the beginning of a message, surely holds its whole header block."""
+    return b"\r\n\r\n" in content or content.startswith(b"\r\n")
+
+
+def stamp(content: bytes, trace: Trace) -> bytes:
+    """``content``, the beginning of a message, with the header block as it leaves us.
+
+    ``content`` is the whole message, or ``is_complete``, or at least ``MAX_HEADER_BYTES`` long. Raises HeaderTooLarge
+    and MailLoop.
+    """
+    block = _Block(content)
+    if block.end > MAX_HEADER_BYTES:
+        raise HeaderTooLarge(f"header block is over {MAX_HEADER_BYTES} bytes")
+    if block.counts[b"received"] > MAX_RECEIVED_FIELDS:
+        raise MailLoop(f"message has over {MAX_RECEIVED_FIELDS} Received fields")
+    parts = [_received(trace)]
+    if not block.counts[b"message-id"]:
+        parts.append(f"Message-ID: <{trace.id}@{_safe_name(trace.hostname, 'localhost')}>\r\n".encode())
+    if not block.counts[b"date"]:
+        parts.append(f"Date: {format_date(trace.at)}\r\n".encode("ascii"))
+    at = 0
+    for start, end in block.dropped:
+        parts.append(content[at:start])
+        at = end
+    if block.needs_empty_line:
+        parts.append(content[at : block.end])
+        parts.append(b"\r\n")
+        at = block.end
+    parts.append(content[at:] if at else content)
+    return b"".join(parts)
+
+
+def format_date(at: float) -> str:
+    """Unix time as a date-time of RFC 5322 3.3, in UTC; ``strftime`` would speak the machine's language."""
+    t = time.gmtime(at)
+    return (
+        f"{_WEEKDAYS[t.tm_wday]}, {t.tm_mday:02d} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04d} "
+        f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
+    )
+
+
+class _Block:
+    """Where the header block of a message ends, how often the fields that matter occur, which spans are dropped.
+
+    ``end`` is where the empty line stands; or, with ``needs_empty_line``, where the first line stands that is no header
+    field: there the body begins (a message without any header begins with it).
+    """
+
+    __slots__ = ("counts", "dropped", "end", "needs_empty_line")
+
+    def __init__(self, content: bytes) -> None:
+        self.counts = dict.fromkeys(_COUNTED, 0)
+        self.dropped: list[tuple[int, int]] = []
+        self.needs_empty_line = False
+        self.end = self._scan(content)
+
+    def _scan(self, content: bytes) -> int:
+        at = 0
+        size = len(content)
+        in_dropped = False
+        while at < size:
+            end = content.find(b"\r\n", at)
+            if end == at:
+                return at
+            if end < 0 and size >= MAX_HEADER_BYTES:
+                return size + 1  # what we were given ends within a header line, and is too large already
+            after = end + 2 if end > 0 else size
+            if content[at] in b" \t" and at > 0:  # a folded line belongs to the field above it (RFC 5322 2.2.3)
+                if in_dropped:
+                    self.dropped[-1] = (self.dropped[-1][0], after)
+            else:
+                name = _field_name(content, at, after)
+                if not name:
+                    self.needs_empty_line = True
+                    return at
+                in_dropped = name in _DROPPED
+                if in_dropped:
+                    self.dropped.append((at, after))
+                elif name in self.counts:
+                    self.counts[name] += 1
+            at = after
+        self.needs_empty_line = size == 0
+        return size
+
+
+def _field_name(content: bytes, start: int, end: int) -> bytes:
+    """The name of the field in this line, in lower case; empty when the line is no header field."""
+    colon = content.find(b":", start, end)
+    if colon < 0:
+        return b""
+    name = content[start:colon].rstrip(b" \t")  # RFC 5322 4.5: old mailers put a space before the colon
+    return b"" if name.translate(None, _FIELD_NAME_BYTES) else name.lower()
+
+
+def _received(trace: Trace) -> bytes:
+    literal = f"[IPv6:{trace.client_address}]" if ":" in trace.client_address else f"[{trace.client_address}]"
+    literal = literal if is_domain(literal) else "[127.0.0.1]"
+    recipient = f"\r\n\tfor <{trace.recipient}>" if trace.recipient else ""
+    return (
+        f"Received: from {_safe_name(trace.client_name, literal)} ({literal})\r\n"
+        f"\tby {_safe_name(trace.hostname, 'localhost')} with {trace.protocol} id {trace.id}{recipient};\r\n"
+        f"\t{format_date(trace.at)}\r\n"
+    ).encode()
+
+
+def _safe_name(name: str, otherwise: str) -> str:
+    """``name`` if it is a domain or an address literal, which hold nothing that could end a line or a word."""
+    return name if is_domain(name) or is_domain(name.replace("_", "-")) else otherwise

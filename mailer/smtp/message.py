@@ -1,0 +1,173 @@
+"""The DATA phase: from the wire to the intake, in pieces, so that memory stays bounded however large a message is.
+
+A message is read to its real end whatever is wrong with it, and refused then; only one far beyond the size limit ends
+the session. No thread or lock of its own: an ``Incoming`` belongs to the session that reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailer.mail import headers
+from mailer.mail.content import Content
+from mailer.mail.envelope import Envelope
+from mailer.smtp.replies import (
+    CONTENT_BARE_NEWLINE,
+    CONTENT_LINE_TOO_LONG,
+    CONTENT_NUL,
+    ENDLESS,
+    HEADER_TOO_LARGE,
+    MAIL_LOOP,
+    SPOOL_FAULT,
+    SPOOL_FULL,
+    TOO_LARGE,
+    Disconnect,
+    Refused,
+)
+from mailer.spool.store import ContentWriter, SpoolError, SpoolFull
+
+RELAYED_LINE_BYTES = 998  # RFC 5321 4.5.3.1.6, without CRLF
+ENDLESS_FACTOR = 4
+"""A client that sends so many times the announced SIZE will not stop; reading on would serve nobody."""
+ENDLESS_SLACK_BYTES = 1024 * 1024
+
+
+class Intake(Protocol):
+    """Where accepted messages go; the dispatcher implements it."""
+
+    def new_content(self, message_id: str) -> ContentWriter: ...
+
+    def accept(self, envelope: Envelope, content: Content) -> None:
+        """Returns when the message is durable. Raises SpoolFull, SpoolError; then the message is not ours."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRules:
+    """What content may look like: bytes in all and in one line, and whether a bare CR or LF is refused or mended."""
+
+    max_bytes: int
+    max_line_bytes: int
+    reject_bare_newlines: bool
+
+
+class Incoming:
+    """One message on its way to a ``ContentWriter``: counted, checked, its newlines mended, its header block stamped.
+
+    The first fault is kept, and from then on nothing is stored. ``close`` forgets what was not handed over.
+    """
+
+    def __init__(self, rules: ContentRules, writer: ContentWriter, trace: headers.Trace) -> None:
+        self._rules = rules
+        self._writer = writer
+        self._trace = trace
+        self._head = b""  # of the header block, until it is complete
+        self._is_stamped = False
+        self._line_bytes = 0  # of a line that the last piece left unfinished
+        self._fault: Refused | None = None
+        self.received = 0
+        self.has_long_lines = False
+
+    def take(self, piece: bytes) -> None:
+        """The next piece from the wire. Raises Disconnect when there is no end to them."""
+        self.received += len(piece)
+        if self._fault is None:
+            try:
+                self._check_size()
+                self._store(self._mend(piece))
+            except Refused as refused:
+                self._refuse(refused)
+            except SpoolError as error:
+                self._refuse(refusal_of(error))
+        elif self.received > ENDLESS_FACTOR * self._rules.max_bytes + ENDLESS_SLACK_BYTES:
+            raise Disconnect(ENDLESS, f"{self.received} bytes of data and no end")
+
+    def finish(self) -> Content:
+        """The content, at its real end. Raises Refused, SpoolError."""
+        if self._fault is not None:
+            raise self._fault
+        if not self._is_stamped:
+            self._stamp(self._head)
+        return self._writer.finish()
+
+    def close(self) -> None:
+        """The message was not accepted: free what it took."""
+        self._writer.discard()
+
+    def _refuse(self, refused: Refused) -> None:
+        self._fault = refused
+        self._head = b""
+        self._writer.discard()
+
+    def _check_size(self) -> None:
+        if self.received > self._rules.max_bytes:
+            raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
+
+    def _mend(self, piece: bytes) -> bytes:
+        """The piece with CRLF alone for newlines. A piece never parts CR from LF, so each can be judged alone."""
+        if b"\0" in piece:  # RFC 5321 4.5.2 lets us refuse what RFC 5322 4 forbids; C programs downstream cut there
+            raise Refused(CONTENT_NUL)
+        newlines = piece.count(b"\r\n")
+        if piece.count(b"\n") != newlines or piece.count(b"\r") != newlines:
+            if self._rules.reject_bare_newlines:
+                raise Refused(CONTENT_BARE_NEWLINE)
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        limit = min(RELAYED_LINE_BYTES, self._rules.max_line_bytes)
+        if self._line_bytes or len(piece) > limit or not piece.endswith(b"\n"):
+            self._measure_lines(piece, limit)
+        return piece
+
+    def _measure_lines(self, piece: bytes, limit: int) -> None:
+        """Look for lines over ``limit`` bytes; only where there is one is each line measured."""
+        at, end = 0, len(piece)
+        if not self._line_bytes:
+            while end - at > limit:
+                newline = piece.rfind(b"\n", at, at + limit + 2)
+                if newline < 0:
+                    break
+                at = newline + 1
+            else:
+                if piece.endswith(b"\n"):
+                    return
+        longest, self._line_bytes = _longest_line(piece, at, self._line_bytes)
+        self.has_long_lines = self.has_long_lines or longest > RELAYED_LINE_BYTES
+        if longest > self._rules.max_line_bytes:
+            raise Refused(CONTENT_LINE_TOO_LONG, f"over {self._rules.max_line_bytes} bytes")
+
+    def _store(self, piece: bytes) -> None:
+        if self._is_stamped:
+            self._writer.write(piece)
+            return
+        head = self._head + piece if self._head else piece
+        if headers.is_complete(head) or len(head) >= headers.MAX_HEADER_BYTES:
+            self._stamp(head)
+        else:
+            self._head = head
+
+    def _stamp(self, head: bytes) -> None:
+        self._is_stamped = True
+        self._head = b""
+        try:
+            stamped = headers.stamp(head, self._trace)
+        except headers.HeaderTooLarge as error:
+            raise Refused(HEADER_TOO_LARGE, str(error)) from None
+        except headers.MailLoop as error:
+            raise Refused(MAIL_LOOP, str(error)) from None
+        self._writer.write(stamped)
+
+
+def _longest_line(piece: bytes, at: int, carried: int) -> tuple[int, int]:
+    """The longest line from ``at`` on, without its CRLF, and the length of the unfinished last line."""
+    longest = 0
+    while (newline := piece.find(b"\r\n", at)) >= 0:
+        longest = max(longest, newline - at + carried)
+        carried = 0
+        at = newline + 2
+    carried += len(piece) - at
+    return max(longest, carried), carried
+
+
+def refusal_of(error: SpoolError) -> Refused:
+    """The refusal for a spool that could not take the message."""
+    return Refused(SPOOL_FULL if isinstance(error, SpoolFull) else SPOOL_FAULT, str(error))

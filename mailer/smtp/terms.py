@@ -1,0 +1,70 @@
+"""What the listener offers: the part of the configuration that a session goes by, and who the peer is. Values only.
+
+A session keeps the terms it began with; a reload makes new ones for the sessions to come.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from mailer.config.schema import Config
+from mailer.policy.access import is_loopback
+from mailer.policy.auth import Credentials
+from mailer.smtp.message import ContentRules
+from mailer.smtp.wire import Pace
+
+_NO_MECHANISMS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end: its IP address, and whether it is this machine over loopback."""
+
+    address: str
+    is_loopback: bool
+
+    @classmethod
+    def at(cls, address: str) -> Peer:
+        return cls(address, is_loopback(address))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The rules for one session. ``tls`` is None without a certificate: then STARTTLS is not offered (spec 3)."""
+
+    hostname: str
+    content: ContentRules
+    pace: Pace
+    max_recipients: int
+    max_bad_commands: int
+    require_auth: bool
+    credentials: Credentials
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, config: Config, tls: ssl.SSLContext | None = None) -> Terms:
+        return cls(
+            hostname=config.hostname,
+            content=ContentRules(config.max_message_size, config.max_line_length, config.bare_newlines == "reject"),
+            pace=Pace(config.limits.idle_timeout, config.limits.min_data_rate),
+            max_recipients=config.max_recipients,
+            max_bad_commands=config.limits.bad_commands,
+            require_auth=config.security.require_auth,
+            credentials=Credentials.of(config),
+            tls=tls,
+        )
+
+    def mechanisms(self, peer: Peer, is_tls: bool) -> tuple[str, ...]:
+        """The SASL mechanisms offered now: none in clear text, but for loopback, where nobody listens in."""
+        return self.credentials.mechanisms if is_tls or peer.is_loopback else _NO_MECHANISMS
+
+    def greet(self, peer: Peer, is_tls: bool) -> str:
+        """The lines of the reply to EHLO (RFC 5321 4.1.1.1)."""
+        lines = [self.hostname, "PIPELINING", f"SIZE {self.content.max_bytes}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        if self.tls is not None and not is_tls:
+            lines.append("STARTTLS")
+        if mechanisms := self.mechanisms(peer, is_tls):
+            lines.append("AUTH " + " ".join(mechanisms))
+        lines.append("HELP")
+        return "\n".join(lines)

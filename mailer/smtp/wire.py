@@ -1,0 +1,340 @@
+"""The client's bytes: a bounded buffer that gives out command lines and content, and gathers replies.
+
+Only CRLF ends a line and only CRLF.CRLF ends a message; how the bytes were cut into packets never matters. One session
+thread owns a ``Wire``; ``interrupt`` and ``close`` alone may come from another, and one lock keeps them off each
+other's file descriptor. Whatever ends the connection comes out as ``Disconnect``; a bad line comes out as ``Refused``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailer.mail.outcome import Reply
+from mailer.smtp.replies import BARE_NEWLINE, IDLE, LINE_TOO_LONG, SHUTTING_DOWN, TOO_SLOW, Disconnect, Refused
+
+COMMAND_LINE_BYTES = 2048  # spec 3; RFC 5321 4.5.3.1.4 asks for 512, parameters and UTF-8 addresses need more
+AUTH_LINE_BYTES = 12288  # RFC 4954 4: long enough for any mechanism
+FIRST_BUFFER_BYTES = 8 * 1024
+"""Holds the usual message whole, and 1,000 idle sessions take 8 MiB."""
+LAST_BUFFER_BYTES = 64 * 1024
+"""Content comes out in pieces of at most this size."""
+PENDING_REPLIES_BYTES = 16 * 1024
+"""Replies to pipelined commands are sent at the latest when so many bytes wait."""
+TICK_SECONDS = 10.0
+"""How long a read or write may block at a time; then the clock is looked at. A client that takes no replies is given up."""
+HANDSHAKE_SECONDS = 30.0
+RATE_WINDOW_SECONDS = 30.0
+"""The rate of a DATA sender is judged over so long: shorter would punish a client that pauses to render an attachment."""
+
+_END_OF_DATA = b"\r\n.\r\n"
+
+
+class SocketLike(Protocol):
+    """What a ``Wire`` asks of a socket; ``recv_into`` raises TimeoutError, and with timeout 0 BlockingIOError."""
+
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+    def settimeout(self, value: float, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient a wire is: seconds to wait for a command line or for more content, bytes a second of content (0: any)."""
+
+    idle_seconds: float
+    min_data_rate: float
+
+
+class Wire:
+    """One connection, read in lines and messages, written in replies. ``clock`` is monotonic seconds."""
+
+    def __init__(self, sock: SocketLike, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sock = sock
+        self._pace = pace
+        self._clock = clock
+        self._buffer = bytearray(FIRST_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0  # what was received and not yet given out is _buffer[_start:_end]
+        self._end = 0
+        self._skips_line = False  # the rest of the line, up to its CRLF, was answered already
+        self._replies: list[bytes] = []
+        self._replies_bytes = 0
+        self._lock = threading.Lock()  # guards _closed, and that nobody shuts down a descriptor that is being closed
+        self._closed = False
+        self.is_tls = False
+        self.is_ending = False  # set by ``interrupt``; the session says 421 as soon as it can
+        self._in_data = False
+        self.received_bytes = 0
+        self._tick = min(TICK_SECONDS, pace.idle_seconds) if pace.idle_seconds > 0 else TICK_SECONDS
+        sock.settimeout(self._tick)
+
+    def __repr__(self) -> str:
+        return f"Wire(tls={self.is_tls}, buffered={self._end - self._start}, ending={self.is_ending})"
+
+    # --- replies
+
+    def say(self, reply: Reply) -> None:
+        """Queue a reply. It is sent before the wire next waits for input (RFC 2920 3.2), or by ``flush``."""
+        self.say_bytes(reply.to_wire())
+
+    def say_bytes(self, wire: bytes) -> None:
+        self._replies.append(wire)
+        self._replies_bytes += len(wire)
+        if self._replies_bytes > PENDING_REPLIES_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        if not self._replies:
+            return
+        data = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
+        self._replies.clear()
+        self._replies_bytes = 0
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise Disconnect(None, f"client takes no reply: {error}") from None
+
+    # --- command lines
+
+    def read_line(self, limit: int = COMMAND_LINE_BYTES) -> bytes:
+        """The next line without its CRLF, at most ``limit`` bytes (a line that begins with AUTH may always be longer).
+
+        It holds no CR, LF or NUL. Raises Refused for a bad one, which is then behind us.
+
+        A line with a bare LF is answered as soon as that is seen, since its sender may wait for the answer for ever;
+        the rest, up to CRLF, still belongs to it and is dropped. So no line is ever taken for two.
+        """
+        deadline = None
+        seen = 0  # of what is buffered: already searched
+        while (end := self._buffer.find(b"\r\n", self._start + seen, self._end)) < 0:
+            self._refuse_hopeless_line()
+            seen = max(0, self._end - self._start - 1)
+            if deadline is None:
+                deadline = self._deadline()
+            self._receive(deadline)
+        line = bytes(self._view[self._start : end])
+        self._start = end + 2
+        if self._skips_line:
+            self._skips_line = False
+            return self.read_line(limit)
+        if b"\n" in line or b"\r" in line or b"\0" in line:
+            raise Refused(BARE_NEWLINE)
+        if len(line) > limit and (len(line) > AUTH_LINE_BYTES or line[:5].upper() != b"AUTH "):
+            raise Refused(LINE_TOO_LONG)
+        return line
+
+    def _refuse_hopeless_line(self) -> None:
+        """Deal with an unfinished line that is bad already: answer a bare LF, drop what exceeds the longest line."""
+        pending = self._end - self._start
+        if self._skips_line:
+            self._start = self._end - 1 if pending and self._buffer[self._end - 1] == 13 else self._end
+        elif self._buffer.find(b"\n", self._start, self._end) >= 0:
+            self._skips_line = True
+            raise Refused(BARE_NEWLINE)
+        elif pending > AUTH_LINE_BYTES + 1:
+            self._read_to_end_of_line()
+            raise Refused(LINE_TOO_LONG)
+
+    def _read_to_end_of_line(self) -> None:
+        deadline = self._deadline()
+        while (end := self._buffer.find(b"\r\n", self._start, self._end)) < 0:
+            self._start = self._end - 1  # the CR of a CRLF may have come
+            self._receive(deadline)
+        self._start = end + 2
+
+    # --- content
+
+    def read_data(self) -> Iterator[bytes]:
+        """The content of a message in pieces, dot-stuffing undone (RFC 5321 4.5.2), ending behind CRLF.CRLF.
+
+        No piece boundary parts a CR from its LF. The pieces may hold bare CR and LF: those neither end the message nor
+        stand before a stuffed dot. A caller that stops early must not use the wire again.
+        """
+        at_line_start = True  # the CRLF of the DATA line is the first of CRLF.CRLF (RFC 5321 4.1.1.4)
+        seen = 0
+        rate = _Rate(self._pace.min_data_rate, self._clock(), self.received_bytes)
+        self._in_data = True
+        while True:
+            start = self._start
+            end = self._find_end(at_line_start, seen)
+            if end >= 0:
+                self._start = end + 3
+                if end > start:
+                    yield self._take(start, end, at_line_start)
+                self._in_data = False
+                self._shrink()
+                return
+            if self._end - start >= LAST_BUFFER_BYTES:
+                cut = self._cut()
+                self._start = cut
+                yield self._take(start, cut, at_line_start)
+                at_line_start = self._buffer[cut - 1] == 10 and self._buffer[cut - 2] == 13
+            seen = max(0, self._end - self._start - 4)
+            self._receive(self._deadline(), rate)
+
+    def _find_end(self, at_line_start: bool, seen: int) -> int:
+        """Where the dot of the final CRLF.CRLF stands, or -1."""
+        if at_line_start and seen == 0 and self._buffer.startswith(b".\r\n", self._start, self._end):
+            return self._start
+        at = self._buffer.find(_END_OF_DATA, self._start + seen, self._end)
+        return at + 2 if at >= 0 else -1
+
+    def _cut(self) -> int:
+        """Where to cut a full buffer: behind its last line, or, within a line over 64 KiB, never between CR and LF."""
+        at = self._buffer.rfind(b"\r\n", self._start, self._end)
+        if at >= 0:
+            return at + 2
+        return self._end - 1 if self._buffer[self._end - 1] == 13 else self._end
+
+    def _take(self, start: int, end: int, at_line_start: bool) -> bytes:
+        if at_line_start and self._buffer[start] == 46:
+            start += 1
+        piece = bytes(self._view[start:end])
+        return piece.replace(b"\r\n.", b"\r\n") if b"\r\n." in piece else piece
+
+    # --- input
+
+    def input_waits(self) -> bool:
+        """Whether the client has sent anything that was not read yet. Does not wait."""
+        if self._start < self._end:
+            return True
+        self._make_room()
+        try:
+            self._sock.settimeout(0)
+            count = self._sock.recv_into(self._view[self._end :])
+            self._sock.settimeout(self._tick)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._sock.settimeout(self._tick)
+            return False
+        except OSError as error:
+            raise Disconnect(None, f"connection lost: {error}") from None
+        self._end += count
+        self.received_bytes += count
+        return count > 0
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Send what is queued, forget what the client sent before, and shake hands (RFC 3207 4, 6)."""
+        self.flush()
+        self._start = self._end = 0  # CVE-2011-0411: input from before TLS is never executed within it
+        if not isinstance(self._sock, socket.socket):
+            raise Disconnect(None, "TLS needs a socket")
+        try:
+            sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+            with self._lock:
+                self._sock = sock
+            sock.settimeout(HANDSHAKE_SECONDS)
+            sock.do_handshake()
+            sock.settimeout(self._tick)
+        except (OSError, ValueError) as error:  # ValueError: the connection ended before the handshake began
+            is_silent = isinstance(error, (ssl.SSLEOFError, ConnectionError)) and self.received_bytes == 0
+            raise Disconnect(None, "" if is_silent else f"TLS handshake failed: {error}") from None
+        self.is_tls = True
+
+    def _deadline(self) -> float:
+        return self._clock() + self._pace.idle_seconds
+
+    def _receive(self, deadline: float, rate: _Rate | None = None) -> None:
+        """Wait for more input, until ``deadline`` or until ``rate`` says that it comes too slowly. Raises Disconnect."""
+        self.flush()
+        self._make_room()
+        while True:
+            try:
+                count = self._sock.recv_into(self._view[self._end :])
+                break
+            except TimeoutError:
+                now = self._clock()
+                if now >= deadline:
+                    raise Disconnect(IDLE, "idle for too long") from None
+                if rate is not None:
+                    rate.check(now, self.received_bytes)
+            except OSError as error:
+                raise Disconnect(None, f"connection lost: {error}") from None
+        if count == 0:
+            raise Disconnect(SHUTTING_DOWN if self.is_ending else None, "end of input")
+        self._end += count
+        self.received_bytes += count
+        if rate is not None:
+            rate.check(self._clock(), self.received_bytes)
+
+    def _make_room(self) -> None:
+        """Leave at least one byte free: start anew, move down, or grow (to twice the last size, which no caller fills)."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == len(self._buffer):
+            pending = bytes(self._view[self._start : self._end])
+            if self._start == 0:
+                self._resize(2 * len(self._buffer))
+            self._view[: len(pending)] = pending
+            self._start, self._end = 0, len(pending)
+
+    def _shrink(self) -> None:
+        """After a large message: give its memory back, so that a thousand idle sessions do not keep it."""
+        pending = self._end - self._start
+        if len(self._buffer) > FIRST_BUFFER_BYTES and pending <= FIRST_BUFFER_BYTES:
+            rest = bytes(self._view[self._start : self._end])
+            self._resize(FIRST_BUFFER_BYTES)
+            self._view[:pending] = rest
+            self._start, self._end = 0, pending
+
+    def _resize(self, size: int) -> None:
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+
+    # --- the end
+
+    def interrupt(self) -> None:
+        """Ask the session to end: its wait for a command is over at once; a message may come to its end.
+
+        Any thread may call this. The order matters, here and in ``read_data``: a session that enters DATA at this very
+        moment is cut off in it, which loses nothing, but none goes on to wait for a command.
+        """
+        self.is_ending = True
+        if not self._in_data:
+            self._shut(socket.SHUT_RD)
+
+    def abort(self) -> None:
+        """End the connection under the session, whatever it is at. Any thread may call this."""
+        self.is_ending = True
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if not self._closed and isinstance(self._sock, socket.socket):
+                # SSLSocket.shutdown would drop the TLS layer, and what the session says next would go in clear text.
+                socket.socket.shutdown(self._sock, how)
+
+    def close(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._closed = True
+            self._sock.close()
+
+
+class _Rate:
+    """Judges the rate of one message's data, a window at a time; the last, unfinished window is never judged."""
+
+    __slots__ = ("_ends", "_from", "_least")
+
+    def __init__(self, min_data_rate: float, now: float, received: int) -> None:
+        self._least = min_data_rate * RATE_WINDOW_SECONDS
+        self._ends = now + RATE_WINDOW_SECONDS
+        self._from = received
+
+    def check(self, now: float, received: int) -> None:
+        if now < self._ends:
+            return
+        if received - self._from < self._least:
+            raise Disconnect(TOO_SLOW, "data came too slowly")
+        self._ends = now + RATE_WINDOW_SECONDS
+        self._from = received
