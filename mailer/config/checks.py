@@ -89,10 +89,10 @@ def _check_provider(provider: ProviderConfig, place: str, notes: Notes) -> None:
         notes.warning(_key(place, "username"), "is empty, so there is no login")
     if provider.username and not provider.password and provider.oauth2 is None:
         notes.warning(_key(place, "password"), "is empty, so the login will probably be refused")
-    if provider.has_login and provider.tls != "required" and not is_loopback(provider.host):
-        notes.warning(_key(place, "tls"), f'"{provider.tls}" may send the login in clear text: set "required"')
+    if provider.has_login and provider.tls == "none" and not is_loopback(provider.host):
+        notes.warning(_key(place, "tls"), '"none" sends the login in clear text over the network: set "required"')
     if provider.insecure_skip_verify:
-        notes.warning(_key(place, "insecureSkipVerify"), "any certificate is accepted, so anyone on the path can read mail and login")
+        notes.warning(_key(place, "insecureSkipVerify"), "any certificate is accepted: others on the path can read all")
     if provider.oauth2 is not None:
         _check_oauth2(provider.oauth2, _key(place, "oauth2"), notes)
         if not provider.username:

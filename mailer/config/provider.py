@@ -58,9 +58,9 @@ class ProviderConfig:
         "tls",
         "",
         Choice(("opportunistic", "required", "none")),
-        "`required`: no mail and no login without a verified certificate; `opportunistic`: TLS where the server offers it; "
-        "`none`: never.",
-        "`required` with a login or `ssl`, unless the host is loopback; otherwise `opportunistic`",
+        "`required`: no mail and no login without a verified certificate; `opportunistic`: STARTTLS where the server offers "
+        "it, which counts as `required` with a login beyond loopback; `none`: never, even if the login crosses the network.",
+        "`required` with `ssl`, or with a login unless the host is loopback; otherwise `opportunistic`",
     )
     insecure_skip_verify: bool = setting(
         "insecureSkipVerify", False, Flag(), "Accept any certificate. Whoever is on the path can then read mail and login."
@@ -109,8 +109,10 @@ class ProviderConfig:
 
     @property
     def verifies_tls(self) -> bool:
-        """Whether a certificate of this server must prove itself: then there must be a store of those to trust."""
-        return (self.ssl or self.tls == "required") and not self.insecure_skip_verify
+        """Whether this server may have to prove itself by a certificate: then there must be a store of those to trust."""
+        if self.insecure_skip_verify:
+            return False
+        return self.ssl or self.tls == "required" or (self.tls == "opportunistic" and not is_loopback(self.host))
 
 
 def is_loopback(host: str) -> bool:

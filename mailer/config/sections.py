@@ -142,8 +142,12 @@ class RetryConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BounceConfig:
-    enabled: bool = setting("enabled", True, Flag(), "Tell the sender when a message is given up.")
-    delay_warning: int = setting("delayWarning", 14400, SECONDS, "Tell the sender of a message that is so late; 0 is off.")
+    enabled: bool = setting(
+        "enabled", True, Flag(), "Tell the sender when a message is given up. Not in this version yet: only the log tells."
+    )
+    delay_warning: int = setting(
+        "delayWarning", 14400, SECONDS, "Tell the sender of a message that is so late; 0 is off. Not in this version yet."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
