@@ -1,0 +1,193 @@
+"""One conversation with one SMTP server, from the connection to its end: smtplib's client with a bounded reply reader,
+time-outs that hold in total, and writes that take no more calls than the protocol needs.
+
+A conversation belongs to one thread at a time and has no lock. It fails by raising one of ``faults.FOREIGN``; ``stage``
+then says at which step. Sockets wait in real time, so the clock here is ``time.monotonic`` and no parameter.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+
+from mailer.mail.outcome import Reply, Stage
+from mailer.transport.faults import FOREIGN, Fault, lost, nonsense
+from mailer.transport.wire import ReplyReader
+
+LATE_REPLY_SECONDS = 2.0
+"""How long to look for the reply that a server sent before it hung up in the middle of our content."""
+
+SocketAddress = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+
+
+class Conversation(smtplib.SMTP):
+    """An SMTP conversation. ``timeout`` bounds each step, ``deadline`` (monotonic seconds) the whole.
+
+    ``extensions``: the EHLO keywords in upper case; ``max_size``: the peer's SIZE, 0 when it states none.
+    ``needs_reset``: a transaction was begun and not ended. ``sent``: messages begun here. ``idle_since``: see the pool.
+    """
+
+    def __init__(self, hostname: str, timeout: float) -> None:
+        super().__init__(local_hostname=hostname, timeout=timeout)
+        self.stage = Stage.CONNECT
+        self.deadline = math.inf
+        self.extensions: frozenset[str] = frozenset()
+        self.max_size = 0
+        self.tls = ""
+        self.needs_reset = False
+        self.sent = 0
+        self.idle_since = 0.0
+        self._step_ends = math.inf
+        self._replies = ReplyReader(self._receive)
+
+    def __repr__(self) -> str:
+        return f"Conversation(stage={self.stage.value}, sent={self.sent}, tls={self.tls or 'none'}, open={self.sock is not None})"
+
+    # set-up
+
+    def dial(self, addresses: Sequence[SocketAddress]) -> None:
+        """Connect to the first address that answers; each gets an equal share of the time left, so that one which
+        swallows packets (a broken IPv6 route) leaves some to the next. Raises OSError of the last."""
+        self.stage = Stage.CONNECT
+        self.tls = ""
+        self._replies = ReplyReader(self._receive)
+        self._begin_step()
+        error: OSError = OSError("host has no address")
+        for position, (family, address) in enumerate(addresses):
+            share = self._remaining() / (len(addresses) - position)
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                connection.settimeout(share)
+                connection.connect(address)
+            except OSError as refused:
+                connection.close()
+                error = refused
+                continue
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # every write of ours waits for an answer
+            self.sock = connection
+            return
+        raise error
+
+    def greet(self) -> None:
+        """The greeting, then EHLO. Raises Fault unless both are accepted."""
+        code, text = self.getreply()
+        if code != 220:
+            raise Fault(received(code, text))
+        self.introduce()
+
+    def introduce(self) -> None:
+        """EHLO: learn the extensions, forgetting earlier ones (RFC 3207 4.2)."""
+        self.stage = Stage.EHLO
+        code, text = self.ehlo()
+        if code != 250:
+            raise Fault(received(code, text))
+        self.extensions = frozenset(name.upper() for name in self.esmtp_features)
+        size = self.esmtp_features.get("size", "").strip()
+        self.max_size = int(size) if size.isdigit() and len(size) < 19 else 0
+
+    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """STARTTLS and the handshake. After any failure the connection is broken: close it."""
+        self.stage = Stage.TLS
+        code, text = self.docmd("STARTTLS")
+        if code != 220:
+            raise Fault(received(code, text))
+        if self._replies.has_unread:
+            # RFC 3207 4.2 and CVE-2011-0411: what was injected before the handshake must not count as said within it.
+            raise nonsense("data before the TLS handshake")
+        self.wrap(context, host)
+
+    def wrap(self, context: ssl.SSLContext, host: str) -> None:
+        """The TLS handshake, with the certificate checked against ``host``: a name or an address."""
+        self.stage = Stage.TLS
+        connection = self._open_socket()
+        self._begin_step()
+        connection.settimeout(self._remaining())
+        wrapped = context.wrap_socket(connection, server_hostname=host)
+        self.sock = wrapped
+        self.tls = wrapped.version() or "TLS"
+        self._replies = ReplyReader(self._receive)
+
+    # the wire
+
+    def send(self, s: object) -> None:
+        """Send all of ``s``. ``smtplib`` calls this for its own commands too."""
+        data = s.encode() if isinstance(s, str) else s
+        if not isinstance(data, bytes):
+            raise TypeError(f"cannot send {type(data).__name__}")
+        connection = self._open_socket()
+        self._begin_step()
+        connection.settimeout(self._remaining())
+        sent = connection.send(data)
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            connection.settimeout(self._remaining())
+            rest = rest[connection.send(rest) :]
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The next reply: code and text. It is a step of its own: it must be complete within ``timeout``."""
+        self._begin_step()
+        return self._replies.read()
+
+    def late_reply(self) -> Reply | None:
+        """A refusal that arrived before the connection broke under our writing, or None."""
+        self.deadline = min(self.deadline, time.monotonic() + LATE_REPLY_SECONDS)
+        try:
+            code, text = self.getreply()
+        except FOREIGN:
+            return None
+        return received(code, text) if code >= 400 else None
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the server has said more than it was asked."""
+        return self._replies.has_unread
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether an idle connection cannot be used: it is readable, so the server closed it or said 421."""
+        if self.sock is None or self.has_unread:
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def leave(self) -> None:
+        """QUIT without waiting for its reply, and close: nobody waits for a server's farewell."""
+        if self.sock is not None:
+            try:
+                self.sock.settimeout(0)
+                self.sock.send(b"QUIT\r\n")
+            except FOREIGN:
+                pass  # it is gone already, or its window is full: closing says the same
+        self.close()
+
+    def _receive(self, count: int) -> bytes:
+        connection = self._open_socket()
+        connection.settimeout(self._remaining())
+        return connection.recv(count)
+
+    def _open_socket(self) -> socket.socket:
+        if self.sock is None:
+            raise lost("connection is closed")
+        return self.sock
+
+    def _begin_step(self) -> None:
+        self._step_ends = min(time.monotonic() + self.timeout, self.deadline)
+
+    def _remaining(self) -> float:
+        remaining = self._step_ends - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        return remaining
+
+
+def received(code: int, text: bytes) -> Reply:
+    """A reply from the peer as a value."""
+    return Reply.received(code, text.decode("utf-8", "replace"))

@@ -1,0 +1,268 @@
+"""One provider as a way for mail: admission (breaker, named delay, quota), one attempt at a time, one log line each.
+
+Any number of threads may call it. Breaker, pool and windows have locks of their own; ``_lock`` guards the delay and the
+time of the last delivery. No lock is held while a peer is talked to or a callback runs. ``deliver`` never raises for
+what a server says or does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from mailer.config.schema import ProviderConfig
+from mailer.events import BreakerChanged, Hub, ProviderStatus
+from mailer.mail.outcome import Delivery, Reply, Stage, Verdict
+from mailer.transport import breaker
+from mailer.transport.breaker import Breaker
+from mailer.transport.client import Conversation
+from mailer.transport.faults import FOREIGN, reply_for
+from mailer.transport.oauth2 import TokenSource
+from mailer.transport.peer import Peer, Surroundings
+from mailer.transport.pool import Pool
+from mailer.transport.rewrite import Rewriter
+from mailer.transport.transaction import Outcome, Transaction, failed
+from mailer.window import Limits, Windows
+
+log = logging.getLogger(__name__)
+
+_BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.EHLO, Stage.LOGIN})
+_CLOSES_PROVIDER = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
+"""Stages at which a named delay concerns the provider; at RCPT it concerns that recipient (greylisting)."""
+
+CHECK_STEPS = 3  # a login check may take three times the time-out of a step in all
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What ``Provider.admit`` grants: so many recipients, now; or none until ``closed_until`` (Unix time) and ``why``:
+    ``"breaker"``, ``"quota"`` or ``"delay"``. ``is_probe``: this attempt decides over an open breaker."""
+
+    granted: int
+    closed_until: float | None = None
+    why: str = ""
+    is_probe: bool = False
+
+
+class Provider:
+    """A Transport. ``on_breaker_closed`` is called with the provider's name, from the thread that closed it."""
+
+    def __init__(
+        self, config: ProviderConfig, hostname: str, windows: Windows, hub: Hub, surroundings: Surroundings | None = None
+    ) -> None:
+        self.config = config
+        self.on_breaker_closed: Callable[[str], None] | None = None
+        surroundings = surroundings or Surroundings()
+        self._clock = surroundings.clock
+        self._hub = hub
+        self._windows = windows
+        self._window = f"provider:{config.name}"
+        self._limits = Limits(config.max_per_hour, config.max_per_day)
+        self.tokens = TokenSource(config.oauth2, surroundings) if config.oauth2 is not None else None
+        self._peer = Peer(config, hostname, surroundings, self.tokens)
+        self._rewriter = Rewriter.of(config)
+        self._pool = Pool(config.max_connections)
+        self._breaker = Breaker()
+        self._lock = threading.Lock()  # guards all below
+        self._delayed_until = 0.0
+        self._delay_seconds = 0.0
+        self._last_delivered_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Provider({self.name!r}, {self._breaker!r}, {self._pool!r})"
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def last_delivered_at(self) -> float | None:
+        return self._last_delivered_at
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the breaker is not closed."""
+        return self._breaker.state != breaker.CLOSED
+
+    # admission
+
+    def admit(self, wanted: int, now: float, forced: bool = False) -> Admission:
+        """Reserve quota for up to ``wanted`` recipients, and the probe's place if the breaker asks for one.
+
+        What is granted must be followed by ``deliver`` with exactly that many recipients, or by ``release``.
+        ``forced`` (an expiring message's last chance) passes an open breaker and a delay, never the quota.
+        """
+        is_probe = False
+        if not forced:
+            delayed_until = self._delay(now)
+            if delayed_until > now:
+                return Admission(0, delayed_until, "delay")
+            may_try, state = self._breaker.admit(now)
+            if not may_try:
+                return Admission(0, self._breaker.open_at(now), "breaker")
+            is_probe = state is not None
+        granted = self._windows.take(self._window, wanted, self._limits, now)
+        if granted == 0:
+            if is_probe:
+                self._breaker.release(now)
+            return Admission(0, self._windows.free_at(self._window, self._limits, now), "quota")
+        if is_probe:
+            self._hub.publish(BreakerChanged(self.name, breaker.PROBING))
+        return Admission(granted, is_probe=is_probe)
+
+    def release(self, admission: Admission, now: float) -> None:
+        """What was admitted did not take place."""
+        self._windows.give_back(self._window, admission.granted, now)
+        if admission.is_probe:
+            self._breaker.release(now)
+
+    def open_at(self, now: float) -> float:
+        """``now`` when a message may be tried, else the Unix time to look again; reserves nothing."""
+        return max(self._delay(now), self._breaker.open_at(now), self._windows.free_at(self._window, self._limits, now))
+
+    def _delay(self, now: float) -> float:
+        """Until when a named delay keeps the provider closed; never longer than named, though the clock be set back."""
+        if not self._delayed_until:
+            return now
+        with self._lock:
+            self._delayed_until = min(self._delayed_until, now + self._delay_seconds)
+            if self._delayed_until <= now:
+                self._delayed_until = 0.0
+            return max(now, self._delayed_until)
+
+    # the attempt
+
+    def deliver(self, delivery: Delivery) -> Mapping[int, Verdict]:
+        """Try once. The recipients are those that ``admit`` granted."""
+        started = time.monotonic()
+        claimed, kept = self._pool.claim()
+        if not claimed:
+            reply = Reply(451, "4.3.2", f"all {self.config.max_connections} connections to the provider are in use")
+            outcome = Outcome({r.index: Verdict(Stage.LOCAL, reply) for r in delivery.recipients}, Stage.LOCAL, reply)
+            self._note_use(delivery, outcome, self._clock())
+            return outcome.verdicts
+        outcome, conversation = self._try(delivery, kept)
+        now = self._clock()
+        self._pool.end(conversation, now)
+        delivered = self._note_use(delivery, outcome, now)
+        self._note_health(outcome, now)
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "delivery.attempt id=%s provider=%s recipients=%d delivered=%d reply=%r stage=%s seconds=%.3f "
+                "connection=%s tls=%s",
+                delivery.envelope.id, self.name, len(delivery.recipients), delivered, str(outcome.reply), outcome.stage.value,
+                time.monotonic() - started, "kept" if conversation is kept else "new", conversation.tls or "none",
+            )  # fmt: skip
+        return outcome.verdicts
+
+    def _try(self, delivery: Delivery, kept: Conversation | None) -> tuple[Outcome, Conversation]:
+        """Over the kept connection; over a new one if there is none, or if it died while it was idle."""
+        sender = delivery.envelope.sender
+        if self._rewriter is not None:
+            sender = self._rewriter.sender(sender)
+            delivery = replace(delivery, render=self._rewriter.render(delivery.render))
+        if kept is not None:
+            outcome = Transaction(kept, delivery, sender).run()
+            if not outcome.is_stale:
+                return outcome, kept
+            log.debug("delivery.stale_connection id=%s provider=%s", delivery.envelope.id, self.name)
+        conversation = self._peer.conversation()
+        try:
+            self._peer.open(conversation, delivery.deadline)
+        except FOREIGN as error:
+            return failed(delivery.recipients, conversation.stage, error), conversation
+        return Transaction(conversation, delivery, sender).run(), conversation
+
+    def _note_use(self, delivery: Delivery, outcome: Outcome, now: float) -> int:
+        """What an attempt means for quota and delay. Returns how many recipients were delivered to."""
+        verdicts = outcome.verdicts.values()
+        delivered = sum(v.is_delivered for v in verdicts)
+        used = sum(v.is_delivered or v.in_doubt for v in verdicts)
+        self._windows.give_back(self._window, len(delivery.recipients) - used, now)
+        delay = max((v.closed_for_seconds or 0.0 for v in verdicts if v.stage in _CLOSES_PROVIDER), default=0.0)
+        with self._lock:
+            if delivered:
+                self._last_delivered_at = now
+            if delay:
+                self._delayed_until, self._delay_seconds = now + delay, delay
+        if delay:
+            log.warning("provider.delay name=%s seconds=%.0f reply=%r", self.name, delay, str(outcome.reply))
+        return delivered
+
+    def _note_health(self, outcome: Outcome, now: float) -> None:
+        if not outcome.is_fault:
+            self._tell(self._breaker.success())
+            return
+        change = self._breaker.fault(now)
+        if change is not None:
+            self._pool.flush()  # what is idle now was opened before the trouble: the probe shall not be judged by it
+            until = self._breaker.open_at(now) - now
+            log.warning("provider.breaker_open name=%s seconds=%.0f reply=%r", self.name, until, str(outcome.reply))
+        self._tell(change)
+
+    def _tell(self, change: str | None) -> None:
+        """Tell others of a breaker that changed. No lock is held here."""
+        if change is None:
+            return
+        self._hub.publish(BreakerChanged(self.name, change))
+        if change == breaker.CLOSED:
+            log.info("provider.breaker_closed name=%s", self.name)
+            if self.on_breaker_closed is not None:
+                self.on_breaker_closed(self.name)
+
+    # care
+
+    def close_breaker(self) -> None:
+        """Close an open breaker and forget a named delay: someone knows better (``POST /admin/retry-failed``)."""
+        with self._lock:
+            self._delayed_until = 0.0
+        self._tell(self._breaker.success())
+
+    def check_login(self) -> Reply:
+        """Connect, secure, log in and quit. Touches neither breaker nor quota. ``Reply.is_success`` says whether it went."""
+        conversation = self._peer.conversation()
+        try:
+            self._peer.open(conversation, time.monotonic() + CHECK_STEPS * self.config.timeout)
+        except FOREIGN as error:
+            reply = reply_for(error)
+            return replace(reply, text=f"{reply.text} (at {conversation.stage.value})")
+        tls = conversation.tls or "no TLS"
+        conversation.leave()
+        what = "login accepted" if self.config.username else "server answers"
+        return Reply(250, "2.0.0", f"{what}, {tls}")
+
+    def status(self, now: float) -> ProviderStatus:
+        open_at = self.open_at(now)
+        closers = (
+            ("delay", self._delay(now)),
+            ("breaker", self._breaker.open_at(now)),
+            ("quota", self._windows.free_at(self._window, self._limits, now)),
+        )
+        hour_used, day_used = self._windows.counts(self._window, now)
+        return ProviderStatus(
+            name=self.name,
+            breaker=self._breaker.state,
+            why_closed=next((why for why, until in closers if until > now), ""),
+            open_at=open_at if open_at > now else None,
+            connections=self._pool.connections,
+            hour_used=hour_used,
+            day_used=day_used,
+            last_delivered_at=self._last_delivered_at,
+        )
+
+    def tend(self, now: float) -> None:
+        """What is to be done now and then: close idle connections, renew a token that is about to expire."""
+        self._pool.reap(now)
+        if self.tokens is not None:
+            self.tokens.renew_ahead(now)
+
+    def forget_trust(self) -> None:
+        """Read the trust store anew for the next connection."""
+        self._peer.forget_trust()
+
+    def close(self) -> None:
+        """Close idle connections now and the others as they end; deliveries under way finish."""
+        self._pool.close()

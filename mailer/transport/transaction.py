@@ -1,0 +1,309 @@
+"""One message over an open conversation: MAIL, RCPT and DATA (RFC 5321 3.3), pipelined where offered (RFC 2920).
+
+No threads, no locks: a transaction lives within one call. It never raises for what the peer says or does: every
+recipient gets a verdict, faults included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mailer.mail.address import Address
+from mailer.mail.content import Content
+from mailer.mail.envelope import Options, Recipient
+from mailer.mail.outcome import Delivery, MailerError, Reply, Stage, Verdict
+from mailer.transport.client import Conversation, received
+from mailer.transport.delay import named_delay
+from mailer.transport.faults import FOREIGN, ContentUnreadable, Fault, is_lost, nonsense, reply_for
+from mailer.transport.wire import stuffed
+
+GROUP_RECIPIENTS = 100
+"""RCPT commands in one write. RFC 2920 3.1: a client must not deadlock against a server that stops reading until its
+replies are read; 100 commands and their replies fit the smallest socket buffers in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a conversation came to. ``reply`` decided it, at ``stage``. ``is_fault``: the connection broke or is being
+    closed by the server. ``is_stale``: that happened before the server said anything to this transaction."""
+
+    verdicts: dict[int, Verdict]
+    stage: Stage
+    reply: Reply
+    is_fault: bool = False
+    is_stale: bool = False
+
+
+def verdict_of(stage: Stage, reply: Reply, in_doubt: bool = False) -> Verdict:
+    """A verdict with the delay that its reply names."""
+    return Verdict(stage, reply, in_doubt, named_delay(reply) if reply.code < 500 else None)
+
+
+def failed(recipients: Sequence[Recipient], stage: Stage, error: BaseException) -> Outcome:
+    """The outcome of a conversation that never came to MAIL."""
+    verdict = verdict_of(stage, reply_for(error))
+    return Outcome({r.index: verdict for r in recipients}, stage, verdict.reply, is_fault=True)
+
+
+class Transaction:
+    """One delivery over one conversation. ``sender`` is the one to use here, which may differ from the envelope's."""
+
+    def __init__(self, conversation: Conversation, delivery: Delivery, sender: Address) -> None:
+        self._conversation = conversation
+        self._delivery = delivery
+        self._sender = sender
+        self._recipients: list[Recipient] = []
+        self._accepted: list[Recipient] = []
+        self._verdicts: dict[int, Verdict] = {}
+        self._reply = Reply(451, "4.3.0", "no recipients")  # the last one that decided anything
+        self._was_heard = False
+        self._dot_sent = False
+
+    def __repr__(self) -> str:
+        return f"Transaction({self._delivery.envelope.id}, verdicts={len(self._verdicts)}, dot_sent={self._dot_sent})"
+
+    def run(self) -> Outcome:
+        """Carry it out. Leaves the conversation closed unless it can be used again."""
+        conversation = self._conversation
+        conversation.deadline = self._delivery.deadline
+        conversation.sent += 1
+        is_fault = False
+        try:
+            self._converse()
+        except ContentUnreadable as error:
+            conversation.close()  # in the middle of the content: hanging up is the only way not to end the message
+            self._give_all(Stage.LOCAL, Reply(451, "4.3.0", str(error)))
+        except MailerError as error:
+            self._give_all(Stage.LOCAL, Reply(451, "4.6.0", str(error)))
+        except FOREIGN as error:
+            is_fault = is_lost(error)
+            self._give_all(conversation.stage, reply_for(error), in_doubt=self._dot_sent and not _is_answer(error))
+            conversation.close()
+        if conversation.has_unread:
+            conversation.close()  # more was said than asked: the next reply could not be told from it
+        return Outcome(self._verdicts, conversation.stage, self._reply, is_fault, is_stale=is_fault and not self._was_heard)
+
+    def _converse(self) -> None:
+        conversation = self._conversation
+        conversation.stage = Stage.MAIL
+        content = self._delivery.render(conversation.extensions)
+        if not self._fits(content):
+            return
+        mail = self._mail_command(content)
+        envelope = self._envelope_at_once if "PIPELINING" in conversation.extensions else self._envelope_by_steps
+        if envelope(mail):
+            self._send(content)
+
+    # what the peer can take
+
+    def _fits(self, content: Content) -> bool:
+        """Whether to go on: nothing is sent that the peer has said it cannot take."""
+        conversation, limit = self._conversation, self._conversation.max_size
+        self._recipients = list(self._delivery.recipients)
+        if limit and content.size > limit:  # RFC 1870 6.1
+            text = f"message of {content.size} bytes exceeds the server's limit of {limit}"
+            self._give_all(Stage.MAIL, Reply(552, "5.3.4", text))
+            return False
+        if "SMTPUTF8" not in conversation.extensions:
+            return self._fits_ascii(content)
+        return True
+
+    def _fits_ascii(self, content: Content) -> bool:
+        """For a peer without SMTPUTF8 (RFC 6531 3.2): what needs it gets a verdict that lets the next way try."""
+        verdict = Verdict(Stage.MAIL, Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer"))
+        if not self._sender.local_part.isascii() or (self._delivery.envelope.options.smtputf8 and _has_utf8_header(content)):
+            self._give_all(verdict.stage, verdict.reply)
+            return False
+        for recipient in self._delivery.recipients:
+            if not recipient.address.local_part.isascii():
+                self._verdicts[recipient.index] = verdict
+                self._reply = verdict.reply
+        self._recipients = [r for r in self._recipients if r.index not in self._verdicts]
+        return bool(self._recipients)
+
+    def _mail_command(self, content: Content) -> bytes:
+        extensions, options = self._conversation.extensions, self._delivery.envelope.options
+        parts = [b"MAIL FROM:" + self._path(self._sender)]
+        if "SIZE" in extensions:
+            parts.append(b"SIZE=%d" % content.size)
+        if "8BITMIME" in extensions and _is_8bit(options, content):
+            parts.append(b"BODY=8BITMIME")
+        if "SMTPUTF8" in extensions and (options.smtputf8 or self._has_utf8_address()):
+            parts.append(b"SMTPUTF8")
+        return b" ".join(parts) + b"\r\n"
+
+    def _has_utf8_address(self) -> bool:
+        return self._sender.needs_smtputf8 or any(r.address.needs_smtputf8 for r in self._recipients)
+
+    def _path(self, address: Address) -> bytes:
+        if address.needs_smtputf8 and "SMTPUTF8" not in self._conversation.extensions:
+            return f"<{address.local_part}@{address.domain_key}>".encode()  # RFC 6531 3.2: a domain has an ASCII form
+        return address.to_path()
+
+    # the envelope
+
+    def _envelope_at_once(self, mail: bytes) -> bool:
+        """MAIL, all RCPT and DATA, in one write while they are few. True when the content may be sent."""
+        conversation, recipients = self._conversation, self._recipients
+        begin = b"RSET\r\n" + mail if conversation.needs_reset else mail
+        had_transaction, taken = conversation.needs_reset, False
+        for start in range(0, len(recipients), GROUP_RECIPIENTS):
+            group = recipients[start : start + GROUP_RECIPIENTS]
+            is_last = start + GROUP_RECIPIENTS >= len(recipients)
+            lines = [b"RCPT TO:" + self._path(r.address) + b"\r\n" for r in group]
+            conversation.send(b"".join([b"" if start else begin, *lines, b"DATA\r\n" if is_last else b""]))
+            if start == 0:
+                if had_transaction:
+                    self._read_reset()
+                taken = self._read_mail()
+            for recipient in group:
+                conversation.stage = Stage.RCPT if taken else Stage.MAIL
+                self._read_recipient(recipient, taken)
+            if not taken and not is_last:
+                return False
+        conversation.stage = Stage.DATA if self._accepted else conversation.stage
+        return self._read_data()
+
+    def _envelope_by_steps(self, mail: bytes) -> bool:
+        """The same for a peer without PIPELINING: each command waits for the reply to the one before."""
+        conversation = self._conversation
+        if conversation.needs_reset:
+            conversation.send(b"RSET\r\n")
+            self._read_reset()
+        conversation.send(mail)
+        if not self._read_mail():
+            return False
+        conversation.stage = Stage.RCPT
+        for recipient in self._recipients:
+            conversation.send(b"RCPT TO:" + self._path(recipient.address) + b"\r\n")
+            self._read_recipient(recipient, True)
+        if not self._accepted:
+            return False
+        conversation.stage = Stage.DATA
+        conversation.send(b"DATA\r\n")
+        return self._read_data()
+
+    def _read_reset(self) -> None:
+        code, text = self._conversation.getreply()
+        if code != 250:  # RFC 5321 4.1.1.5: nothing else is possible, so the connection is no longer what it was
+            raise Fault(received(code, text), is_lost=True)
+        self._conversation.needs_reset = False
+
+    def _read_mail(self) -> bool:
+        code, text = self._conversation.getreply()
+        reply = self._judged(code, text)
+        self._was_heard = True
+        self._conversation.needs_reset = True
+        if reply is not None:
+            self._give_all(Stage.MAIL, reply)
+        return reply is None
+
+    def _read_recipient(self, recipient: Recipient, taken: bool) -> None:
+        """The reply to one RCPT; behind a refused MAIL it says nothing."""
+        code, text = self._conversation.getreply()
+        reply = self._judged(code, text)
+        if not taken:
+            return
+        if reply is None:
+            self._accepted.append(recipient)
+        else:
+            self._verdicts[recipient.index] = verdict_of(Stage.RCPT, reply)
+            self._reply = reply
+
+    def _read_data(self) -> bool:
+        """The reply to DATA; True when content is awaited and someone is to get it."""
+        conversation = self._conversation
+        code, text = conversation.getreply()
+        if code == 354:
+            if self._accepted:
+                return True
+            # RFC 2920 3.1: a server that goes on without a recipient is sent a single dot. To nobody, nothing is
+            # delivered; what it answers says nothing.
+            conversation.send(b".\r\n")
+            conversation.getreply()
+            return False
+        if code < 400:
+            raise nonsense(f"reply to DATA is {code}")
+        if code == 421:
+            raise Fault(received(code, text))
+        if self._accepted:  # else: a refusal of DATA after every RCPT was refused says nothing (spec 4)
+            self._give_all(Stage.DATA, received(code, text))
+        return False
+
+    def _judged(self, code: int, text: bytes) -> Reply | None:
+        """None for yes, the reply for no. Raises Fault for 421, and for what is no answer to the command."""
+        if 200 <= code <= 299:
+            return None
+        if code == 421 or code < 400:
+            raise Fault(received(code, text)) if code == 421 else nonsense(f"unexpected reply {code}")
+        return received(code, text)
+
+    # the content
+
+    def _send(self, content: Content) -> None:
+        conversation = self._conversation
+        if conversation.has_unread:
+            raise nonsense("server answers before the content was sent")
+        self._send_stuffed(content)
+        self._dot_sent = True
+        code, text = conversation.getreply()
+        reply = received(code, text)
+        if code < 200 or 300 <= code <= 399:
+            raise nonsense(f"unexpected reply {code} to the content")
+        if code == 421:
+            raise Fault(reply)
+        conversation.needs_reset = False  # RFC 5321 4.1.1.4: the reply ends the transaction, whatever it says
+        self._give_all(Stage.DATA, reply)
+
+    def _send_stuffed(self, content: Content) -> None:
+        try:
+            for piece in stuffed(_readable(content)):
+                self._conversation.send(piece)
+        except FOREIGN:
+            # The last piece holds the dot and counts only when all of it went out, so the message was not ended.
+            refusal = self._conversation.late_reply()
+            if refusal is not None:
+                raise Fault(refusal) from None
+            raise
+
+    def _give_all(self, stage: Stage, reply: Reply, in_doubt: bool = False) -> None:
+        """The same verdict to everyone who has none yet."""
+        verdict = verdict_of(stage, reply, in_doubt)
+        self._reply = reply
+        for recipient in self._delivery.recipients:
+            self._verdicts.setdefault(recipient.index, verdict)
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Whether the server did answer, with 421: then nothing is in doubt."""
+    return isinstance(error, Fault) and error.reply.code == 421
+
+
+def _readable(content: Content) -> Iterator[bytes]:
+    """The content's pieces; a file that cannot be read must not look like a broken connection."""
+    try:
+        yield from content.chunks()
+    except OSError as error:
+        raise ContentUnreadable(f"content cannot be read: {error.strerror or error}") from error
+
+
+def _is_8bit(options: Options, content: Content) -> bool:
+    """Whether to declare BODY=8BITMIME (RFC 6152 3). Declared 7BIT is believed; large content is not read to find out,
+    since declaring too much costs nothing with a peer that offers it."""
+    if options.body == "8BITMIME":
+        return True
+    if options.body == "7BIT":
+        return False
+    return content.size > 65536 or any(not piece.isascii() for piece in _readable(content))
+
+
+def _has_utf8_header(content: Content) -> bool:
+    """Whether a header field goes beyond ASCII, which needs SMTPUTF8 (RFC 6532 3.2)."""
+    for piece in _readable(content):
+        end = piece.find(b"\r\n\r\n")
+        if not piece[: end if end >= 0 else len(piece)].isascii():
+            return True
+        if end >= 0:
+            return False
+    return False

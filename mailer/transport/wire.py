@@ -1,0 +1,90 @@
+"""The two forms of SMTP on the wire that this side must get right: replies read, bounded; content dot-stuffed.
+
+No threads, no locks: each value serves one conversation. A reply that is too long or not a reply at all raises
+``Fault``, the end of the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from mailer.transport.faults import lost, nonsense
+
+MAX_LINE_BYTES = 2048  # kept of one reply line; RFC 5321 4.5.3.1.5 allows 512, real servers exceed it
+MAX_LINES = 100  # of one reply: the longest honest ones, to EHLO, have about 30
+MAX_REPLY_BYTES = 65536  # of one reply in all
+READ_BYTES = 8192  # at once: all replies to a pipelined envelope of 100 recipients
+_END = b".\r\n"
+
+
+class ReplyReader:
+    """Replies (RFC 5321 4.2) out of a stream of bytes. ``receive(n)`` gives up to ``n`` bytes, none at the end."""
+
+    __slots__ = ("_buffer", "_receive")
+
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        self._receive = receive
+        self._buffer = b""
+
+    def __repr__(self) -> str:
+        return f"ReplyReader(buffered={len(self._buffer)})"
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes have come that no reply was read from."""
+        return bool(self._buffer)
+
+    def read(self) -> tuple[int, bytes]:
+        """The next reply: its code and its text, lines joined by LF. Raises Fault."""
+        lines: list[bytes] = []
+        code = b""
+        left = MAX_REPLY_BYTES
+        while True:
+            line = self._line(left)
+            left -= len(line) + 1
+            head, separator = line[:3], line[3:4]
+            if not (head.isdigit() and 2 <= head[0] - 48 <= 5 and len(head) == 3 and separator in (b" ", b"-", b"", b"\r")):
+                raise nonsense(f"not an SMTP reply: {line[:60]!r}")
+            if lines and head != code:
+                raise nonsense(f"reply changes its code from {code.decode()} to {head.decode()}")  # RFC 5321 4.2.1
+            code = head
+            lines.append(line[4:MAX_LINE_BYTES].rstrip())
+            if separator != b"-":
+                return int(code), lines[0] if len(lines) == 1 else b"\n".join(lines)
+            if len(lines) == MAX_LINES:
+                raise nonsense(f"reply has more than {MAX_LINES} lines")
+
+    def _line(self, limit: int) -> bytes:
+        """The next line without its LF. A bare LF ends one too: nothing follows from a reply but our own decision."""
+        seen = 0
+        while (end := self._buffer.find(b"\n", seen)) < 0:
+            seen = len(self._buffer)
+            if seen > limit:
+                break
+            piece = self._receive(READ_BYTES)
+            if not piece:
+                raise lost("connection closed by the server")
+            self._buffer += piece
+        if end < 0 or end > limit:
+            raise nonsense(f"reply is longer than {MAX_REPLY_BYTES} bytes")
+        line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
+        return line
+
+
+def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Content as it goes behind DATA (RFC 5321 4.5.2): a dot more before each line that starts with one, and at the end
+    the line with a single dot. The last piece holds that end, and comes only when ``chunks`` is exhausted."""
+    held = b""
+    tail = b"\r\n"  # the last two bytes before the piece: the content starts at the start of a line
+    for chunk in chunks:
+        if not chunk:
+            continue
+        if held:
+            yield held
+        held = chunk.replace(b"\r\n.", b"\r\n..") if b"\r\n." in chunk else chunk
+        if tail == b"\r\n" and chunk[0] == 46:
+            held = b"." + held
+        elif tail[-1:] == b"\r" and chunk[:2] == b"\n.":
+            held = b"\n." + held[1:]
+        tail = chunk[-2:] if len(chunk) > 1 else tail[-1:] + chunk
+    yield held + (_END if tail == b"\r\n" else b"\r\n" + _END)
