@@ -69,11 +69,12 @@ def stamp(content: bytes, trace: Trace) -> bytes:
         raise HeaderTooLarge(f"header block is over {MAX_HEADER_BYTES} bytes")
     if block.counts[b"received"] > MAX_RECEIVED_FIELDS:
         raise MailLoop(f"message has over {MAX_RECEIVED_FIELDS} Received fields")
-    parts = [_received(trace)]
+    date = format_date(trace.at)
+    parts = [_received(trace, date)]
     if not block.counts[b"message-id"]:
         parts.append(f"Message-ID: <{trace.id}@{_safe_name(trace.hostname, 'localhost')}>\r\n".encode())
     if not block.counts[b"date"]:
-        parts.append(f"Date: {format_date(trace.at)}\r\n".encode("ascii"))
+        parts.append(f"Date: {date}\r\n".encode())
     at = 0
     for start, end in block.dropped:
         parts.append(content[at:start])
@@ -148,15 +149,23 @@ def _field_name(content: bytes, start: int, end: int) -> bytes:
     return b"" if name.translate(None, _FIELD_NAME_BYTES) else name.lower()
 
 
-def _received(trace: Trace) -> bytes:
-    literal = f"[IPv6:{trace.client_address}]" if ":" in trace.client_address else f"[{trace.client_address}]"
-    literal = literal if is_domain(literal) else "[127.0.0.1]"
+def _received(trace: Trace, date: str) -> bytes:
+    literal = _literal(trace.client_address)
     recipient = f"\r\n\tfor <{trace.recipient}>" if trace.recipient else ""
     return (
         f"Received: from {_safe_name(trace.client_name, literal)} ({literal})\r\n"
         f"\tby {_safe_name(trace.hostname, 'localhost')} with {trace.protocol} id {trace.id}{recipient};\r\n"
-        f"\t{format_date(trace.at)}\r\n"
+        f"\t{date}\r\n"
     ).encode()
+
+
+def _literal(address: str) -> str:
+    """An IP address as RFC 5321 4.1.3 writes it. What has other characters is none, and is not written."""
+    if address and not address.strip("0123456789."):
+        return f"[{address}]"
+    if address and not address.strip("0123456789abcdefABCDEF:."):
+        return f"[IPv6:{address}]"
+    return "[0.0.0.0]"
 
 
 def _safe_name(name: str, otherwise: str) -> str:

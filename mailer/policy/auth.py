@@ -77,7 +77,7 @@ class FailedLogins:
         return f"FailedLogins(addresses={len(self._failures)})"
 
     def count(self, address: str, now: float) -> int:
-        """Note a failure at monotonic time ``now``; returns how many there are within the last hour's silence."""
+        """Note a failure at ``now`` (seconds); returns how many there are within the last hour's silence."""
         with self._lock:
             failures, at = self._failures.pop(address, (0, now))
             if now - at > FORGET_AFTER_SECONDS:

@@ -37,20 +37,17 @@ class ListenError(MailerError):
 class Listener(socketserver.ThreadingTCPServer):
     """One bound address, accepting on a thread of its own between ``start`` and ``stop``."""
 
-    allow_reuse_address = True
-    request_queue_size = BACKLOG
-
-    def __init__(self, host: str, port: int, receive: Receive, clock: Callable[[], float]) -> None:
+    def __init__(self, receive: Receive, clock: Callable[[], float], sock: socket.socket) -> None:
+        """Accept from ``sock``, which is bound and listening. See ``bind``."""
         self._receive = receive
         self._clock = clock
         self._complained_at = float("-inf")
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            super().__init__((host, port), socketserver.BaseRequestHandler)
-        except OSError as error:
-            raise ListenError(explain(host, port, error)) from None
+        super().__init__(sock.getsockname()[:2], socketserver.BaseRequestHandler, bind_and_activate=False)
+        self.socket.close()  # socketserver has made one of its own
+        self.socket = sock
+        self.server_address = sock.getsockname()[:2]
 
     def __repr__(self) -> str:
         return f"Listener(port={self.port}, accepting={self._thread is not None})"
@@ -58,12 +55,6 @@ class Listener(socketserver.ThreadingTCPServer):
     @property
     def port(self) -> int:
         return int(self.server_address[1])
-
-    def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6:
-            # "::" takes IPv4 as well, whatever the system's default is.
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
 
     def start(self) -> None:
         self._thread = threading.Thread(
@@ -111,6 +102,15 @@ class Listener(socketserver.ThreadingTCPServer):
             log.warning("smtp.accept_failed port=%d why=%r", self.port, str(error))
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """A socket listening at an IP address. ``::`` takes IPv4 as well. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::")
+    except (OSError, OverflowError, ValueError) as error:
+        raise ListenError(explain(host, port, error)) from None
+
+
 def addresses_of(host: str) -> tuple[str, ...]:
     """The IP addresses to bind for ``smtpHost``; the first must succeed, the others may be missing on this machine."""
     if host.lower() == "localhost":
@@ -128,20 +128,21 @@ def addresses_of(host: str) -> tuple[str, ...]:
     return (host,)
 
 
-def explain(host: str, port: int, error: OSError) -> str:
+def explain(host: str, port: int, error: Exception) -> str:
     """Why a port cannot be bound, and what to do about it."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if error.errno == errno.EADDRINUSE:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
         return f"cannot listen on {place}: the port is taken by another process; stop that one or choose another port"
-    if error.errno in (errno.EACCES, errno.EPERM) and port < FIRST_UNPRIVILEGED_PORT:
+    if number in (errno.EACCES, errno.EPERM) and port < FIRST_UNPRIVILEGED_PORT:
         return (
             f"cannot listen on {place}: ports below {FIRST_UNPRIVILEGED_PORT} need a right. In a systemd unit set "
-            "AmbientCapabilities=CAP_NET_BIND_SERVICE; or allow it for everybody with "
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE, or a .socket unit; or allow it for everybody with "
             f"sysctl net.ipv4.ip_unprivileged_port_start={port}; or choose another port, such as 2525"
         )
-    if error.errno == errno.EADDRNOTAVAIL:
+    if number == errno.EADDRNOTAVAIL:
         return f"cannot listen on {place}: no network interface of this machine has that address; correct smtpHost"
-    return f"cannot listen on {place}: {error.strerror or error}"
+    return f"cannot listen on {place}: {error}"
 
 
 def close_quietly(sock: socket.socket, farewell: bytes = b"") -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 from mailer.mail import headers
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope
+from mailer.mail.outcome import Reply
 from mailer.smtp.replies import (
     CONTENT_BARE_NEWLINE,
     CONTENT_LINE_TOO_LONG,
@@ -79,7 +80,7 @@ class Incoming:
             except Refused as refused:
                 self._refuse(refused)
             except SpoolError as error:
-                self._refuse(refusal_of(error))
+                self._refuse(Refused(reply_to(error), str(error)))
         elif self.received > ENDLESS_FACTOR * self._rules.max_bytes + ENDLESS_SLACK_BYTES:
             raise Disconnect(ENDLESS, f"{self.received} bytes of data and no end")
 
@@ -168,6 +169,6 @@ def _longest_line(piece: bytes, at: int, carried: int) -> tuple[int, int]:
     return max(longest, carried), carried
 
 
-def refusal_of(error: SpoolError) -> Refused:
-    """The refusal for a spool that could not take the message."""
-    return Refused(SPOOL_FULL if isinstance(error, SpoolFull) else SPOOL_FAULT, str(error))
+def reply_to(error: SpoolError) -> Reply:
+    """The reply when the spool could not take a message."""
+    return SPOOL_FULL if isinstance(error, SpoolFull) else SPOOL_FAULT

@@ -102,6 +102,10 @@ class Refused(Exception):
         self.why = why
 
 
+class MessageRefused(Refused):
+    """A whole message was read, to its real end, and is refused."""
+
+
 class Disconnect(Exception):
     """The session is over: ``reply`` is said if there is one (the connection may be gone)."""
 

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from mailer.mail.outcome import MailerError
 from mailer.policy.access import Access, is_loopback, plain_address
 from mailer.policy.auth import FailedLogins
 from mailer.policy.limits import RateLimiter
-from mailer.smtp.listener import Listener, ListenError, addresses_of, close_quietly
+from mailer.smtp.listener import Listener, ListenError, addresses_of, bind, close_quietly
 from mailer.smtp.replies import ACCESS_DENIED, TOO_MANY_CONNECTIONS
 from mailer.smtp.session import Intake, Services, Session
 from mailer.smtp.terms import Peer, Terms
@@ -99,13 +99,21 @@ class SmtpServer:
         with self._changed:
             return len(self._wires)
 
-    def start(self) -> None:
-        """Bind the ports and begin to accept. Raises ListenError; then no port is left open."""
+    def start(self, inherited: Sequence[socket.socket] = ()) -> None:
+        """Bind the ports and begin to accept. Raises ListenError; then no port is left open.
+
+        ``inherited`` are listening sockets that a service manager has bound for us; they stand in for ``smtpPort``, or,
+        where the port says so, for ``tls.implicitPort``.
+        """
         host, config = _host_of(self._config), self._config
+        implicit_port = config.tls.implicit_port
         try:
-            self._listeners = self._bind(host, config.smtp_port, implicit_tls=False)
-            if config.tls.implicit_port:
-                self._implicit_listeners = self._bind(host, config.tls.implicit_port, implicit_tls=True)
+            for sock in inherited:
+                self._listen(sock, implicit_tls=sock.getsockname()[1] == implicit_port != 0)
+            if not self._listeners:
+                self._bind(host, config.smtp_port, implicit_tls=False)
+            if implicit_port and not self._implicit_listeners:
+                self._bind(host, implicit_port, implicit_tls=True)
         except ListenError:
             self.stop_accepting()
             raise
@@ -154,16 +162,19 @@ class SmtpServer:
 
     # --- connections
 
-    def _bind(self, host: str, port: int, implicit_tls: bool) -> list[Listener]:
-        receive = partial(self._receive, implicit_tls=implicit_tls)
+    def _bind(self, host: str, port: int, implicit_tls: bool) -> None:
         first, *others = addresses_of(host)
-        listeners = [Listener(first, port, receive, self._services.clock)]
+        sock = bind(first, port)
+        self._listen(sock, implicit_tls)
         for address in others:
             try:
-                listeners.append(Listener(address, listeners[0].port, receive, self._services.clock))
+                self._listen(bind(address, sock.getsockname()[1]), implicit_tls)
             except ListenError as error:
                 log.debug("smtp.not_listening why=%r", str(error))
-        return listeners
+
+    def _listen(self, sock: socket.socket, implicit_tls: bool) -> None:
+        listeners = self._implicit_listeners if implicit_tls else self._listeners
+        listeners.append(Listener(partial(self._receive, implicit_tls=implicit_tls), self._services.clock, sock))
 
     def _receive(self, sock: socket.socket, address: str, implicit_tls: bool) -> None:
         """A new connection, in the accepting thread: admit it and give it a thread, or turn it away unread."""

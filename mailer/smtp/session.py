@@ -10,23 +10,17 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from mailer.events import Hub, SubmissionRefused
-from mailer.mail.envelope import Options, new_message_id
-from mailer.mail.headers import Trace
+from mailer.events import SubmissionRefused
 from mailer.mail.outcome import Reply
-from mailer.policy.auth import FailedLogins, delay_after
-from mailer.policy.limits import RateLimiter
+from mailer.policy.auth import delay_after
 from mailer.smtp import replies
 from mailer.smtp.authenticate import authenticate
-from mailer.smtp.message import Incoming, Intake, refusal_of
-from mailer.smtp.parameters import parse_mail, parse_rcpt
-from mailer.smtp.replies import Disconnect, Refused
-from mailer.smtp.terms import Peer, Terms
-from mailer.smtp.transaction import Transaction
+from mailer.smtp.message import Intake
+from mailer.smtp.replies import Disconnect, MessageRefused, Refused
+from mailer.smtp.submission import Services, Submission
+from mailer.smtp.terms import Client, Peer, Terms
 from mailer.smtp.wire import Wire
-from mailer.spool.store import ContentWriter, SpoolError
 
 __all__ = ["Intake", "Services", "Session"]
 
@@ -40,18 +34,6 @@ _BAD_COMMAND_CODES = frozenset((500, 501, 502, 503, 504, 535, 555))
 """What ``limits.badCommands`` counts: wrong commands, not wrong addresses, so that a long mailing may hold some."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What a session asks of the rest. ``clock`` is Unix seconds; ``pause`` waits so many seconds, or until the stop."""
-
-    intake: Intake
-    limiter: RateLimiter
-    hub: Hub
-    failed_logins: FailedLogins
-    clock: Callable[[], float]
-    pause: Callable[[float], object]
-
-
 class Session:
     """The conversation with one client. ``run`` returns when it is over; closing the connection is the caller's."""
 
@@ -60,17 +42,15 @@ class Session:
         self._peer = peer
         self._terms = terms
         self._services = services
-        self._client_name = ""  # what EHLO or HELO said
-        self._is_extended = False
-        self._login: str | None = None
-        self._transaction: Transaction | None = None
+        self._client = Client(peer)
+        self._submission = Submission(wire, self._client, terms, services)
         self._bad_commands = 0
         self._wrong_logins = 0
         self._doubts_input = False  # DATA was refused: what comes next may be the message, sent without waiting
         self._verbs: dict[bytes, Callable[[bytes], Reply | None]] = {
-            b"MAIL": self._mail,
-            b"RCPT": self._rcpt,
-            b"DATA": self._data,
+            b"MAIL": self._submission.mail,
+            b"RCPT": self._submission.rcpt,
+            b"DATA": self._submission.data,
             b"EHLO": self._ehlo,
             b"HELO": self._helo,
             b"RSET": self._rset,
@@ -85,7 +65,7 @@ class Session:
         }
 
     def __repr__(self) -> str:
-        return f"Session(client={self._peer.address}, name={self._client_name!r}, transaction={self._transaction})"
+        return f"Session(client={self._peer.address}, submission={self._submission})"
 
     def run(self, implicit_tls: bool = False) -> None:
         """Converse until either side ends it."""
@@ -101,7 +81,7 @@ class Session:
             log.exception("smtp.fault client=%s", self._peer.address)
             self._end(Disconnect(replies.FAULT, "internal fault"))
         finally:
-            self._forget_transaction()
+            self._submission.forget()
 
     def _step(self) -> None:
         """One command and its reply."""
@@ -125,11 +105,10 @@ class Session:
             self._refuse(verb, refused)
 
     def _end(self, end: Disconnect) -> None:
-        transaction = self._transaction
         if end.reply is not None and end.reply.enhanced in ("4.7.0", "4.3.4"):
             self._note(end.reply, end.why, b"")
-        elif transaction is not None:
-            log.info("smtp.aborted client=%s from=%s why=%r", self._peer.address, transaction.mail.sender or "<>", end.why)
+        elif self._submission.is_under_way:
+            log.info("smtp.aborted client=%s from=%s why=%r", self._peer.address, self._submission.sender, end.why)
         elif self._wire.received_bytes:
             log.debug("smtp.ended client=%s why=%r", self._peer.address, end.why)
         if end.reply is not None:
@@ -142,6 +121,9 @@ class Session:
     def _refuse(self, verb: bytes, refused: Refused) -> None:
         self._wire.say(refused.reply)
         self._note(refused.reply, refused.why, verb)
+        if isinstance(refused, MessageRefused):
+            self._submission.forget()
+            return
         if verb == b"DATA" and self._wire.input_waits():
             # A client may send commands once it has read the refusal (RFC 2920 3.1). This one has not waited for it, so
             # what it sent is a message, and must never be executed (spec 3).
@@ -159,7 +141,6 @@ class Session:
         if reply is replies.OVER_RATE:
             return  # the limiter has said so
         reason = replies.reason_of(reply)
-        transaction = self._transaction
         log.info(
             "smtp.refused client=%s verb=%s reason=%s code=%d status=%s from=%s why=%r",
             self._peer.address,
@@ -167,7 +148,7 @@ class Session:
             reason,
             reply.code,
             reply.enhanced or "-",
-            "-" if transaction is None else transaction.mail.sender or "<>",
+            self._submission.sender,
             why or reply.text,
         )
         self._services.hub.publish(SubmissionRefused(reason))
@@ -176,12 +157,12 @@ class Session:
 
     def _ehlo(self, argument: bytes) -> Reply:
         self._greet(argument)
-        self._is_extended = True
+        self._client.is_extended = True
         return Reply(250, "", self._terms.greet(self._peer, self._wire.is_tls))
 
     def _helo(self, argument: bytes) -> Reply:
         self._greet(argument)
-        self._is_extended = False
+        self._client.is_extended = False
         return Reply(250, "", self._terms.hostname)
 
     def _greet(self, name: bytes) -> None:
@@ -189,8 +170,8 @@ class Session:
         text = name.decode("ascii", "replace")
         if not name or len(name) > MAX_NAME_BYTES or not text.isascii() or not text.isprintable() or " " in text:
             raise Refused(replies.NEEDS_NAME)
-        self._forget_transaction()
-        self._client_name = text
+        self._submission.forget()
+        self._client.name = text
 
     def _starttls(self, argument: bytes) -> None:
         if argument:
@@ -201,9 +182,9 @@ class Session:
             raise Refused(replies.TLS_ALREADY)
         self._wire.say(replies.START_TLS)
         self._shake_hands()
-        self._forget_transaction()
-        self._client_name = ""  # RFC 3207 4.2: what was said in clear text is forgotten
-        self._login = None
+        self._submission.forget()
+        self._client.name = ""  # RFC 3207 4.2: what was said in clear text is forgotten
+        self._client.login = None
 
     def _shake_hands(self) -> None:
         if self._terms.tls is None:
@@ -216,18 +197,18 @@ class Session:
             raise
 
     def _auth(self, argument: bytes) -> Reply:
-        if not self._is_extended or not self._client_name:
+        if not self._client.is_extended or not self._client.name:
             raise Refused(replies.EHLO_FIRST)
-        if self._login is not None:
+        if self._client.login is not None:
             raise Refused(replies.ALREADY_LOGGED_IN)
-        if self._transaction is not None:
+        if self._submission.is_under_way:
             raise Refused(replies.NOT_NOW)
         if not self._terms.credentials.mechanisms:
             raise Refused(replies.NOT_OFFERED)
         if not self._terms.mechanisms(self._peer, self._wire.is_tls):
             raise Refused(replies.NEEDS_TLS)
         try:
-            self._login = authenticate(self._wire, self._terms.credentials, self._terms.hostname, argument)
+            self._client.login = authenticate(self._wire, self._terms.credentials, self._terms.hostname, argument)
         except Refused as refused:
             if refused.reply is replies.LOGIN_REFUSED:
                 self._delay_guesses()
@@ -245,117 +226,12 @@ class Session:
         if delay := delay_after(failures):
             self._services.pause(delay)
 
-    # --- a message
-
-    def _mail(self, argument: bytes) -> Reply:
-        if not self._client_name:
-            raise Refused(replies.HELO_FIRST)
-        if self._terms.require_auth and self._login is None:
-            raise Refused(replies.LOGIN_FIRST)
-        if self._transaction is not None:
-            raise Refused(replies.NESTED_MAIL)
-        mail = parse_mail(argument, self._is_extended)
-        if mail.size > self._terms.content.max_bytes:
-            raise Refused(replies.TOO_LARGE, f"announced {mail.size} bytes")
-        reservation = self._services.limiter.reserve(mail.sender, self._services.clock())
-        if reservation is None:
-            raise Refused(replies.OVER_RATE)
-        self._transaction = Transaction(mail, reservation)
-        return replies.SENDER_OK
-
-    def _rcpt(self, argument: bytes) -> Reply:
-        transaction = self._transaction
-        if transaction is None:
-            raise Refused(replies.MAIL_FIRST)
-        address = parse_rcpt(argument, transaction.mail.smtputf8, self._terms.hostname)
-        if not transaction.add(address, self._terms.max_recipients):
-            raise Refused(replies.TOO_MANY_RECIPIENTS)
-        return replies.RECIPIENT_OK
-
-    def _data(self, argument: bytes) -> Reply:
-        if argument:
-            raise Refused(replies.NO_PARAMETERS)
-        transaction = self._transaction
-        if transaction is None:
-            raise Refused(replies.MAIL_FIRST)
-        if not transaction.has_recipients:
-            raise Refused(replies.NO_RECIPIENTS)
-        message_id = new_message_id(self._services.clock())
-        try:
-            writer = self._services.intake.new_content(message_id)
-        except SpoolError as error:
-            raise refusal_of(error) from None
-        try:
-            return self._receive(transaction, message_id, writer)
-        except Refused as refused:  # at the real end of the message, unlike those above
-            self._note(refused.reply, refused.why, b"DATA")
-            return refused.reply
-        finally:
-            self._forget_transaction()
-
-    def _receive(self, transaction: Transaction, message_id: str, writer: ContentWriter) -> Reply:
-        """Read the message and hand it over. Raises Refused after its end, Disconnect before it."""
-        incoming = Incoming(self._terms.content, writer, self._trace(transaction, message_id))
-        is_accepted = False
-        try:
-            self._wire.say(replies.START_DATA)
-            for piece in self._wire.read_data():
-                incoming.take(piece)
-            content = incoming.finish()
-            mail = transaction.mail
-            options = Options(
-                mail.body, mail.smtputf8, incoming.has_long_lines, client=self._peer.address, login=self._login or ""
-            )
-            envelope = transaction.envelope(message_id, content.size, self._services.clock(), options)
-            self._services.intake.accept(envelope, content)
-            is_accepted = True
-        except SpoolError as error:
-            raise refusal_of(error) from None
-        finally:
-            if not is_accepted:
-                incoming.close()
-        transaction.reservation.keep()
-        recipients = envelope.recipients
-        log.info(
-            "smtp.accepted id=%s from=%s to=%s size=%d client=%s",
-            message_id,
-            mail.sender or "<>",
-            recipients[0].address if len(recipients) == 1 else len(recipients),
-            content.size,
-            self._peer.address,
-        )
-        return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
-
-    def _trace(self, transaction: Transaction, message_id: str) -> Trace:
-        return Trace(
-            id=message_id,
-            hostname=self._terms.hostname,
-            client_name=self._client_name,
-            client_address=self._peer.address,
-            protocol=self._protocol(transaction.mail.smtputf8),
-            recipient=transaction.only_recipient,
-            at=self._services.clock(),
-        )
-
-    def _protocol(self, smtputf8: bool) -> str:
-        """The WITH protocol type of RFC 3848 and RFC 6531 4.3."""
-        if not self._is_extended:
-            return "SMTP"
-        tls = "S" if self._wire.is_tls else ""
-        login = "A" if self._login is not None else ""
-        return f"{'UTF8SMTP' if smtputf8 else 'ESMTP'}{tls}{login}"
-
-    def _forget_transaction(self) -> None:
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            transaction.reservation.release(self._services.clock())
-
     # --- the rest
 
     def _rset(self, argument: bytes) -> Reply:
         if argument:
             raise Refused(replies.NO_PARAMETERS)
-        self._forget_transaction()
+        self._submission.forget()
         return replies.OK
 
     def _quit(self, argument: bytes) -> None:

@@ -1,6 +1,7 @@
-"""What the listener offers: the part of the configuration that a session goes by, and who the peer is. Values only.
+"""What the listener offers: the part of the configuration that a session goes by, and who its client is.
 
-A session keeps the terms it began with; a reload makes new ones for the sessions to come.
+Values, but for ``Client``, which belongs to one session. A session keeps the terms it began with; a reload makes new
+ones for the sessions to come.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mailer.config.schema import Config
 from mailer.policy.access import is_loopback
 from mailer.policy.auth import Credentials
 from mailer.smtp.message import ContentRules
-from mailer.smtp.wire import Pace
+from mailer.smtp.pace import Pace
 
 _NO_MECHANISMS: tuple[str, ...] = ()
 
@@ -27,6 +28,16 @@ class Peer:
     @classmethod
     def at(cls, address: str) -> Peer:
         return cls(address, is_loopback(address))
+
+
+@dataclass(slots=True)
+class Client:
+    """What a session knows of its client: ``name`` is what EHLO or HELO said, ``login`` None before a right one."""
+
+    peer: Peer
+    name: str = ""
+    is_extended: bool = False
+    login: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

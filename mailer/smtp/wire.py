@@ -13,11 +13,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from mailer.mail.outcome import Reply
-from mailer.smtp.replies import BARE_NEWLINE, IDLE, LINE_TOO_LONG, SHUTTING_DOWN, TOO_SLOW, Disconnect, Refused
+from mailer.smtp.pace import DataRate, Pace
+from mailer.smtp.replies import BARE_NEWLINE, IDLE, LINE_TOO_LONG, SHUTTING_DOWN, Disconnect, Refused
 
 COMMAND_LINE_BYTES = 2048  # spec 3; RFC 5321 4.5.3.1.4 asks for 512, parameters and UTF-8 addresses need more
 AUTH_LINE_BYTES = 12288  # RFC 4954 4: long enough for any mechanism
@@ -30,8 +30,6 @@ PENDING_REPLIES_BYTES = 16 * 1024
 TICK_SECONDS = 10.0
 """How long a read or write may block at a time; then the clock is looked at. A client that takes no replies is given up."""
 HANDSHAKE_SECONDS = 30.0
-RATE_WINDOW_SECONDS = 30.0
-"""The rate of a DATA sender is judged over so long: shorter would punish a client that pauses to render an attachment."""
 
 _END_OF_DATA = b"\r\n.\r\n"
 
@@ -46,14 +44,6 @@ class SocketLike(Protocol):
     def settimeout(self, value: float, /) -> None: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How patient a wire is: seconds to wait for a command line or for more content, bytes a second of content (0: any)."""
-
-    idle_seconds: float
-    min_data_rate: float
 
 
 class Wire:
@@ -164,7 +154,7 @@ class Wire:
         """
         at_line_start = True  # the CRLF of the DATA line is the first of CRLF.CRLF (RFC 5321 4.1.1.4)
         seen = 0
-        rate = _Rate(self._pace.min_data_rate, self._clock(), self.received_bytes)
+        rate = DataRate(self._pace.min_data_rate, self._clock(), self.received_bytes)
         self._in_data = True
         while True:
             start = self._start
@@ -245,7 +235,7 @@ class Wire:
     def _deadline(self) -> float:
         return self._clock() + self._pace.idle_seconds
 
-    def _receive(self, deadline: float, rate: _Rate | None = None) -> None:
+    def _receive(self, deadline: float, rate: DataRate | None = None) -> None:
         """Wait for more input, until ``deadline`` or until ``rate`` says that it comes too slowly. Raises Disconnect."""
         self.flush()
         self._make_room()
@@ -319,22 +309,3 @@ class Wire:
         with self._lock, contextlib.suppress(OSError):
             self._closed = True
             self._sock.close()
-
-
-class _Rate:
-    """Judges the rate of one message's data, a window at a time; the last, unfinished window is never judged."""
-
-    __slots__ = ("_ends", "_from", "_least")
-
-    def __init__(self, min_data_rate: float, now: float, received: int) -> None:
-        self._least = min_data_rate * RATE_WINDOW_SECONDS
-        self._ends = now + RATE_WINDOW_SECONDS
-        self._from = received
-
-    def check(self, now: float, received: int) -> None:
-        if now < self._ends:
-            return
-        if received - self._from < self._least:
-            raise Disconnect(TOO_SLOW, "data came too slowly")
-        self._ends = now + RATE_WINDOW_SECONDS
-        self._from = received

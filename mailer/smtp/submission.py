@@ -1,0 +1,176 @@
+"""MAIL, RCPT and DATA: how one client's messages come to be accepted, one after another.
+
+No threads, no locks: a ``Submission`` belongs to one session. What the client may not do is ``Refused``; a message that
+was read to its end and refused is ``MessageRefused``; room held for a message is given back unless it was accepted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailer.events import Hub
+from mailer.mail.address import Address
+from mailer.mail.envelope import Options, new_message_id
+from mailer.mail.headers import Trace
+from mailer.mail.outcome import Reply
+from mailer.policy.auth import FailedLogins
+from mailer.policy.limits import RateLimiter
+from mailer.smtp import replies
+from mailer.smtp.message import Incoming, Intake, reply_to
+from mailer.smtp.parameters import parse_mail, parse_rcpt
+from mailer.smtp.replies import MessageRefused, Refused
+from mailer.smtp.terms import Client, Terms
+from mailer.smtp.transaction import Transaction
+from mailer.smtp.wire import Wire
+from mailer.spool.store import ContentWriter, SpoolError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a session asks of the rest. ``clock`` is Unix seconds; ``pause`` waits so many seconds, or until the stop."""
+
+    intake: Intake
+    limiter: RateLimiter
+    hub: Hub
+    failed_logins: FailedLogins
+    clock: Callable[[], float]
+    pause: Callable[[float], object]
+
+
+class Submission:
+    """The mail transaction of a session (RFC 5321 3.3): at most one under way at a time."""
+
+    def __init__(self, wire: Wire, client: Client, terms: Terms, services: Services) -> None:
+        self._wire = wire
+        self._client = client
+        self._terms = terms
+        self._services = services
+        self._transaction: Transaction | None = None
+
+    def __repr__(self) -> str:
+        return f"Submission({self._transaction})"
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._transaction is not None
+
+    @property
+    def sender(self) -> Address | str:
+        """The sender of the message under way, for the log: ``<>`` for the null sender, ``-`` for no message."""
+        return "-" if self._transaction is None else self._transaction.mail.sender or "<>"
+
+    def mail(self, argument: bytes) -> Reply:
+        if not self._client.name:
+            raise Refused(replies.HELO_FIRST)
+        if self._terms.require_auth and self._client.login is None:
+            raise Refused(replies.LOGIN_FIRST)
+        if self._transaction is not None:
+            raise Refused(replies.NESTED_MAIL)
+        mail = parse_mail(argument, self._client.is_extended)
+        if mail.size > self._terms.content.max_bytes:
+            raise Refused(replies.TOO_LARGE, f"announced {mail.size} bytes")
+        reservation = self._services.limiter.reserve(mail.sender, self._services.clock())
+        if reservation is None:
+            raise Refused(replies.OVER_RATE)
+        self._transaction = Transaction(mail, reservation)
+        return replies.SENDER_OK
+
+    def rcpt(self, argument: bytes) -> Reply:
+        transaction = self._transaction
+        if transaction is None:
+            raise Refused(replies.MAIL_FIRST)
+        address = parse_rcpt(argument, transaction.mail.smtputf8, self._terms.hostname)
+        if not transaction.add(address, self._terms.max_recipients):
+            raise Refused(replies.TOO_MANY_RECIPIENTS)
+        return replies.RECIPIENT_OK
+
+    def data(self, argument: bytes) -> Reply:
+        """Raises Refused before anything of the message is read, MessageRefused after its end, Disconnect in between."""
+        transaction = self._transaction
+        if argument:
+            raise Refused(replies.NO_PARAMETERS)
+        if transaction is None:
+            raise Refused(replies.MAIL_FIRST)
+        if not transaction.has_recipients:
+            raise Refused(replies.NO_RECIPIENTS)
+        message_id = new_message_id(self._services.clock())
+        try:
+            writer = self._services.intake.new_content(message_id)
+        except SpoolError as error:
+            raise Refused(reply_to(error), str(error)) from None
+        try:
+            reply = self._receive(transaction, message_id, writer)
+        except Refused as refused:
+            raise MessageRefused(refused.reply, refused.why) from None
+        except SpoolError as error:
+            raise MessageRefused(reply_to(error), str(error)) from None
+        transaction.reservation.keep()
+        self._transaction = None
+        return reply
+
+    def forget(self) -> None:
+        """End the message under way, if there is one, and give back the room held for it."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            transaction.reservation.release(self._services.clock())
+
+    def _receive(self, transaction: Transaction, message_id: str, writer: ContentWriter) -> Reply:
+        """Read the message and hand it over. Raises Refused and SpoolError after its end, Disconnect before it."""
+        incoming = Incoming(self._terms.content, writer, self._trace(transaction, message_id))
+        is_accepted = False
+        try:
+            self._wire.say(replies.START_DATA)
+            for piece in self._wire.read_data():
+                incoming.take(piece)
+            content = incoming.finish()
+            envelope = transaction.envelope(
+                message_id, content.size, self._services.clock(), self._options(transaction, incoming.has_long_lines)
+            )
+            self._services.intake.accept(envelope, content)
+            is_accepted = True
+        finally:
+            if not is_accepted:
+                incoming.close()
+        recipients = envelope.recipients
+        log.info(
+            "smtp.accepted id=%s from=%s to=%s size=%d client=%s",
+            message_id,
+            envelope.sender or "<>",
+            recipients[0].address if len(recipients) == 1 else len(recipients),
+            content.size,
+            self._client.peer.address,
+        )
+        return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
+
+    def _options(self, transaction: Transaction, has_long_lines: bool) -> Options:
+        mail = transaction.mail
+        return Options(
+            mail.body,
+            mail.smtputf8,
+            has_long_lines,
+            client=self._client.peer.address,
+            login=self._client.login or "",
+        )
+
+    def _trace(self, transaction: Transaction, message_id: str) -> Trace:
+        return Trace(
+            id=message_id,
+            hostname=self._terms.hostname,
+            client_name=self._client.name,
+            client_address=self._client.peer.address,
+            protocol=self._protocol(transaction.mail.smtputf8),
+            recipient=transaction.only_recipient,
+            at=self._services.clock(),
+        )
+
+    def _protocol(self, smtputf8: bool) -> str:
+        """The WITH protocol type of RFC 3848 and RFC 6531 4.3."""
+        if not self._client.is_extended:
+            return "SMTP"
+        tls = "S" if self._wire.is_tls else ""
+        login = "A" if self._client.login is not None else ""
+        return f"{'UTF8SMTP' if smtputf8 else 'ESMTP'}{tls}{login}"
