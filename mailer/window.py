@@ -7,9 +7,10 @@ and everything is forgotten at most one bucket late. One lock guards all counts 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 HOUR_SECONDS = 3600
@@ -74,7 +75,7 @@ class _Window:
 class Windows:
     """Counts by name over the last hour and the last day.
 
-    ``load`` returns the stored buckets of a name that is not in memory (called under the lock: it must only read).
+    ``load`` returns the stored buckets of a name that is not in memory.
     ``take_changes`` hands over what has changed since it was last called, for whoever stores it.
     """
 
@@ -89,8 +90,7 @@ class Windows:
 
     def take(self, name: str, amount: int, limits: Limits, now: float) -> int:
         """Count up to ``amount`` against ``limits``; returns how many fitted (0: the limit is reached)."""
-        with self._lock:
-            hour, day = self._windows_of(name, now)
+        with self._opened(name, now) as (hour, day):
             granted = amount
             if limits.per_hour:
                 granted = min(granted, limits.per_hour - hour.total)
@@ -104,20 +104,17 @@ class Windows:
     def give_back(self, name: str, amount: int, now: float) -> None:
         """Take back what was counted and did not happen."""
         if amount > 0:
-            with self._lock:
-                self._windows_of(name, now)
+            with self._opened(name, now):
                 self._add(name, -amount, now)
 
     def counts(self, name: str, now: float) -> tuple[int, int]:
         """What is counted for ``name`` within the last hour and the last day."""
-        with self._lock:
-            hour, day = self._windows_of(name, now)
+        with self._opened(name, now) as (hour, day):
             return hour.total, day.total
 
     def free_at(self, name: str, limits: Limits, now: float) -> float:
         """When at least one more fits within ``limits``: ``now``, or the Unix time at which enough has expired."""
-        with self._lock:
-            hour, day = self._windows_of(name, now)
+        with self._opened(name, now) as (hour, day):
             times = [now]
             for window, limit in ((hour, limits.per_hour), (day, limits.per_day)):
                 if limit and window.total >= limit:
@@ -145,24 +142,37 @@ class Windows:
             window.add(now, amount)
         self._changed.add(name)
 
-    def _windows_of(self, name: str, now: float) -> tuple[_Window, _Window]:
-        pair = self._windows.get(name)
-        if pair is None:
-            pair = (_Window(HOUR_SECONDS, _BUCKETS_AN_HOUR), _Window(DAY_SECONDS, _BUCKETS_A_DAY))
-            for bucket in sorted(self._load(name), key=lambda b: b.start):
-                for window in pair:
-                    if window.span == bucket.span and bucket.count > 0:
-                        window.buckets.append([bucket.start, bucket.count])
-                        window.total += bucket.count
-            self._windows[name] = pair
-            self._forget_oldest()
-        self._windows.move_to_end(name)
-        for window in pair:
-            window.expire(now)
-        return pair
+    @contextlib.contextmanager
+    def _opened(self, name: str, now: float) -> Iterator[tuple[_Window, _Window]]:
+        """The windows of a name, under the lock; what is stored of them is read before, since no lock is held over I/O."""
+        stored: list[Bucket] | None = None
+        while True:
+            with self._lock:
+                pair = self._windows.get(name)
+                if pair is None and stored is not None:
+                    pair = self._windows[name] = _windows_from(stored)
+                    self._forget_oldest()
+                if pair is not None:
+                    self._windows.move_to_end(name)
+                    for window in pair:
+                        window.expire(now)
+                    yield pair
+                    return
+            stored = sorted(self._load(name), key=lambda bucket: bucket.start)
 
     def _forget_oldest(self) -> None:
         """Keep memory bounded. Names whose changes are not stored yet stay."""
         for name in list(self._windows)[: max(0, len(self._windows) - MAX_NAMES_IN_MEMORY)]:
             if name not in self._changed:
                 del self._windows[name]
+
+
+def _windows_from(stored: Iterable[Bucket]) -> tuple[_Window, _Window]:
+    """The hour's and the day's window as they were stored, oldest bucket first."""
+    pair = (_Window(HOUR_SECONDS, _BUCKETS_AN_HOUR), _Window(DAY_SECONDS, _BUCKETS_A_DAY))
+    for bucket in stored:
+        for window in pair:
+            if window.span == bucket.span and bucket.count > 0:
+                window.buckets.append([bucket.start, bucket.count])
+                window.total += bucket.count
+    return pair

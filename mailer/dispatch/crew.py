@@ -41,12 +41,14 @@ class _Worker:
         job = crew.queue.take(TAKE_SECONDS)
         if job is None:
             return 0.0
+        crew.moved()
         crew.schedule.refill_if_low(job.way)
         self.busy_since = time.monotonic()
         try:
             crew.process(job)
         finally:
             self.busy_since = 0.0
+            crew.moved()
         return 0.0
 
 
@@ -66,6 +68,7 @@ class Crew:
         self._wanted = worker_count
         self._started = 0
         self._stopping = False
+        self._moved_at = time.monotonic()
 
     def __repr__(self) -> str:
         with self._lock:
@@ -99,6 +102,14 @@ class Crew:
                 self._workers.pop(worker, None)
                 return True
             return False
+
+    def moved(self) -> None:
+        """A worker took or finished a job. Written without the lock: the last one wins, and any is right."""
+        self._moved_at = time.monotonic()
+
+    def seconds_without_progress(self) -> float:
+        """How long jobs that could be taken, or are carried, have not moved; 0 when there are none."""
+        return time.monotonic() - self._moved_at if self.busy or self.queue.has_ready else 0.0
 
     @property
     def busy(self) -> int:

@@ -29,6 +29,10 @@ from mailer.transport.providers import ProviderSet
 
 log = logging.getLogger(__name__)
 
+STUCK_MARGIN_SECONDS = 60.0
+"""Over ``processingTimeout``, before a standstill is called one."""
+PARKING_END_SECONDS = 5.0
+
 
 class Dispatcher:
     """Delivers what ``intake`` accepted; see the module."""
@@ -87,10 +91,14 @@ class Dispatcher:
         """How many messages are in a worker's hands."""
         return self._crew.busy
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the threads that move mail run."""
-        return self._schedule_service.is_alive and self._parking_service.is_alive and self._crew_service.is_alive
+    def why_stuck(self) -> str:
+        """Why deliveries make no progress, in words for an operator; empty when they do."""
+        if not (self._schedule_service.is_alive and self._parking_service.is_alive and self._crew_service.is_alive):
+            return "a thread of the dispatcher has ended: restart, and report the log"
+        idle = self._crew.seconds_without_progress()
+        if idle > self.ways.config.processing_timeout + STUCK_MARGIN_SECONDS:
+            return f"messages are waiting and no delivery began or ended for {idle:.0f} s"
+        return ""
 
     def stop(self, timeout_seconds: float) -> bool:
         """Finish what is in flight; False when something had not ended within the time. The rest waits on disk."""
@@ -101,10 +109,11 @@ class Dispatcher:
         self._schedule_service.join(timeout_seconds)
         return finished
 
-    def stop_parking(self, timeout_seconds: float) -> None:
-        """End the hand-overs. After the store has been flushed, since their steps follow its commits."""
+    def finish_parking(self) -> None:
+        """The last steps of hand-overs, once the spool has written its last records; the next start does what is left."""
         self._parking_service.stop()
-        self._parking_service.join(timeout_seconds)
+        self._parking_service.join(PARKING_END_SECONDS)
+        self._parking.finish_tasks()
 
     def _wake_schedule(self) -> None:
         self._schedule_service.wake()

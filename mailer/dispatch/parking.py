@@ -14,6 +14,7 @@ everything else in this module's own service thread. ``_lock`` guards the scan, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -126,15 +127,19 @@ class Parking:
 
     def step(self, now: float) -> float:
         """Do what was queued, then look at the folder if it is time. Returns seconds until the next look."""
+        self.finish_tasks()
+        if now >= self._next_scan:
+            self.scan(now)
+        return max(0.0, min(IDLE_SECONDS, self._next_scan - now))
+
+    def finish_tasks(self) -> None:
+        """Do what was queued."""
         while True:
             try:
                 task = self._tasks.get_nowait()
             except queue.Empty:
-                break
+                return
             task()
-        if now >= self._next_scan:
-            self.scan(now)
-        return max(0.0, min(IDLE_SECONDS, self._next_scan - now))
 
     def recover(self) -> None:
         """At start, before anything else runs: end every hand-over that a crash cut short."""
@@ -172,7 +177,8 @@ class Parking:
         else:
             self._failed.publish(message_id)
             self._failed.bury(message_id)
-        self._store.record(Record(message_id, state, None, holder=Holder.SPOOL), lambda: None)
+        with contextlib.suppress(SpoolError):  # the spool is closed: the next start comes to the same end
+            self._store.record(Record(message_id, state, None, holder=Holder.SPOOL), lambda: None)
 
     def _take_up(self, name: str, signature: Signature, now: float) -> None:
         """Make a file that nobody knows a message of ours."""

@@ -141,6 +141,12 @@ class FairQueue(queue.Queue[Job]):
         with self.mutex:
             return self.maxsize - self._size
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether a job could be taken now."""
+        with self.mutex:
+            return self._qsize() > 0
+
     def is_low(self, way: str) -> bool:
         """Whether it is time to fetch more for that way."""
         with self.mutex:
