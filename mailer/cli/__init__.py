@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"mailer.cli.{name}")
     try:
         code: int = command.run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:
         # `mailer check | head`: the reader has what it wanted. Standard output must not be flushed once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
