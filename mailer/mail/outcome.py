@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_REPLY_TEXT_CHARS = 1000
 """Longest reply text kept: a hostile server may send megabytes, and every reply ends up in logs and on disk."""
 
-_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class MailerError(Exception):
