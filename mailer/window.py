@@ -8,6 +8,7 @@ and everything is forgotten at most one bucket late. One lock guards all counts 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -50,18 +51,24 @@ class _Window:
         self.buckets: deque[list[int]] = deque()
         self.total = 0
 
-    def add(self, now: float, amount: int) -> int:
-        """Count ``amount`` (negative gives back) and return the start of the bucket that changed."""
-        self.expire(now)
+    def add(self, now: float, amount: int) -> None:
+        """Count ``amount``, once ``expire`` was called."""
         start = int(now) // self.span * self.span
         # A clock set back must not make a bucket that sorts before its elders: the youngest bucket takes the count.
         if not self.buckets or self.buckets[-1][0] < start:
             self.buckets.append([start, 0])
-        bucket = self.buckets[-1]
-        amount = max(amount, -bucket[1])
-        bucket[1] += amount
+        self.buckets[-1][1] += amount
         self.total += amount
-        return bucket[0]
+
+    def take_back(self, amount: int) -> None:
+        """Undo counting, in the youngest buckets first: what was counted may lie in an older one than the clock's."""
+        for bucket in reversed(self.buckets):
+            taken = min(amount, bucket[1])
+            bucket[1] -= taken
+            amount -= taken
+            self.total -= taken
+            if not amount:
+                return
 
     def expire(self, now: float) -> None:
         oldest = now - self.width - self.span
@@ -98,14 +105,18 @@ class Windows:
                 granted = min(granted, limits.per_day - day.total)
             if granted <= 0:
                 return 0
-            self._add(name, granted, now)
+            hour.add(now, granted)
+            day.add(now, granted)
+            self._changed.add(name)
             return granted
 
     def give_back(self, name: str, amount: int, now: float) -> None:
         """Take back what was counted and did not happen."""
         if amount > 0:
-            with self._opened(name, now):
-                self._add(name, -amount, now)
+            with self._opened(name, now) as pair:
+                for window in pair:
+                    window.take_back(amount)
+                self._changed.add(name)
 
     def counts(self, name: str, now: float) -> tuple[int, int]:
         """What is counted for ``name`` within the last hour and the last day."""
@@ -137,11 +148,6 @@ class Windows:
                 for start, count in window.buckets
             ]
 
-    def _add(self, name: str, amount: int, now: float) -> None:
-        for window in self._windows[name]:
-            window.add(now, amount)
-        self._changed.add(name)
-
     @contextlib.contextmanager
     def _opened(self, name: str, now: float) -> Iterator[tuple[_Window, _Window]]:
         """The windows of a name, under the lock; what is stored of them is read before, since no lock is held over I/O."""
@@ -162,7 +168,8 @@ class Windows:
 
     def _forget_oldest(self) -> None:
         """Keep memory bounded. Names whose changes are not stored yet stay."""
-        for name in list(self._windows)[: max(0, len(self._windows) - MAX_NAMES_IN_MEMORY)]:
+        excess = len(self._windows) - MAX_NAMES_IN_MEMORY
+        for name in list(itertools.islice(self._windows, max(0, excess))):
             if name not in self._changed:
                 del self._windows[name]
 

@@ -19,7 +19,7 @@ LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
 
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many bad commands; closing connection")
-OUT_OF_STEP = Reply(421, "4.7.0", "Input sent behind a refused DATA is not executed; closing connection")
+OUT_OF_STEP = Reply(421, "4.7.0", "Input that did not wait for its turn is not executed; closing connection")
 NOT_SMTP = Reply(421, "4.7.0", "This is SMTP; closing connection")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service is shutting down")
 IDLE = Reply(421, "4.4.2", "Idle for too long; closing connection")

@@ -241,6 +241,7 @@ def certificate_context(config: Config) -> ssl.SSLContext | None:
     key = config.data_dir / config.tls.key_file if config.tls.key_file else cert
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8314 4.1, RFC 8996
+    context.options |= ssl.OP_NO_RENEGOTIATION  # costs a server more than a client
     for path in {cert, key}:
         _check_readable(path)
     try:

@@ -205,7 +205,7 @@ class Wire:
             self._sock.settimeout(0)
             count = self._sock.recv_into(self._view[self._end :])
             self._sock.settimeout(self._tick)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._sock.settimeout(self._tick)
             return False
         except OSError as error:
@@ -228,7 +228,7 @@ class Wire:
             sock.do_handshake()
             sock.settimeout(self._tick)
         except (OSError, ValueError) as error:  # ValueError: the connection ended before the handshake began
-            is_silent = isinstance(error, (ssl.SSLEOFError, ConnectionError)) and self.received_bytes == 0
+            is_silent = isinstance(error, (ssl.SSLEOFError, ConnectionError, TimeoutError)) and self.received_bytes == 0
             raise Disconnect(None, "" if is_silent else f"TLS handshake failed: {error}") from None
         self.is_tls = True
 
@@ -306,6 +306,12 @@ class Wire:
                 socket.socket.shutdown(self._sock, how)
 
     def close(self) -> None:
-        with self._lock, contextlib.suppress(OSError):
+        """Close the connection, for TLS with a last word so that the client can tell it from one that was cut."""
+        with self._lock:
             self._closed = True
-            self._sock.close()
+            with contextlib.suppress(OSError, ValueError):
+                if isinstance(self._sock, ssl.SSLSocket):
+                    self._sock.settimeout(0)  # say it, but wait for no answer
+                    self._sock.unwrap()
+            with contextlib.suppress(OSError):
+                self._sock.close()
