@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import pytest
+
 from mailer.mail.outcome import MailerError
 from tests.support.group import Group
 
@@ -104,6 +106,25 @@ def unavailable(login: bool = False) -> str:
     except KeyError:
         return "there is no user named postfix; Postfix's package was not set up"
     return ""
+
+
+def require(login: bool = False) -> None:
+    """Skip the test that calls this where Postfix cannot run; in CI (``CI`` is set) that is a failure instead."""
+    reason = unavailable(login)
+    if reason and os.environ.get("CI"):
+        pytest.fail(f"CI must run this test: {reason}")
+    elif reason:
+        pytest.skip(reason)
+
+
+def self_signed(folder: Path) -> Certificate:
+    """A certificate for localhost and 127.0.0.1, good for two days, with its key. Needs openssl, as Postfix's package does."""
+    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command += ["-out", str(made.cert_file), "-keyout", str(made.key_file)]
+    subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_SECONDS)
+    return made
 
 
 def find_program(name: str) -> str | None:
@@ -267,7 +288,8 @@ class Postfix:
         command = [find_program(program) or program, *arguments]
         done = subprocess.run(command, input=feed, capture_output=True, check=False, timeout=START_TIMEOUT_SECONDS)
         if done.returncode != 0:
-            raise PostfixError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr.decode(errors='replace')}")
+            said = done.stderr.decode(errors="replace") + self._output()
+            raise PostfixError(f"{' '.join(command)}: exit status {done.returncode}\n{said}")
 
     def _spawn_master(self) -> None:
         """master itself, in the foreground: ``postfix start`` would leave a daemon behind when the tests are killed."""
@@ -293,7 +315,8 @@ class Postfix:
             pause.wait(POLL_SECONDS)
 
     def _output(self) -> str:
-        return (self.folder / "log/output").read_text(errors="replace") + self.log_text()[-4000:]
+        output = self.folder / "log/output"
+        return (output.read_text(errors="replace") if output.exists() else "") + self.log_text()[-4000:]
 
 
 def free_port() -> int:
