@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 MARKER = "mailer.unpacked"
 """A file of this name lies in every unpack folder of ours (build.spec puts it there); PyInstaller's names do not tell."""
 
-UNPACKING_SECONDS = 600.0
+UNPACKING_SECONDS = 120.0
 """A folder changed within this time may be one whose launcher has not started its child, so has no lock yet. Unpacking
 takes under a second; a machine may be very slow, and nothing is lost by waiting for the next start."""
 

@@ -20,7 +20,7 @@ _MODE = 0o640  # a log names senders and recipients: not for everybody
 
 def output_path(log_file: str, data_dir: Path) -> Path:
     """Where a process in the background writes: ``logging.file``, or ``mailer.log`` in ``dataDir``."""
-    return (data_dir / log_file if log_file else data_dir / OUTPUT_NAME).absolute()
+    return (Path(log_file) if log_file else data_dir / OUTPUT_NAME).absolute()
 
 
 def open_output(path: Path) -> int:

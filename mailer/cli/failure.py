@@ -54,5 +54,5 @@ def _errno(fault: BaseException) -> int | None:
     while seen is not None:
         if isinstance(seen, OSError):
             return seen.errno
-        seen = seen.__cause__
+        seen = seen.__cause__ or seen.__context__  # "raise … from None" hides the cause from people, not from us
     return None

@@ -81,7 +81,7 @@ class _Serving:
         self._stop_requests = StopRequests()
         self._unpacked = process.UnpackFolder.of_this_process()
         self._loaded = loaded
-        self._app = App(loaded.config)
+        self._app = App(loaded.config, lambda: self._log_output.lines_dropped)
         self._drain: threading.Thread | None = None
         self._exit_code = os.EX_SOFTWARE  # unless the drain ends as it should
 
