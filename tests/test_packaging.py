@@ -1,0 +1,220 @@
+"""The one-file executable as people run it: bare environment, signals, its two processes and its unpack folder.
+
+In CI the executable is built if need be and nothing here is skipped; elsewhere ``make build`` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailer import __version__
+from mailer.process import MARKER
+from tests.cli.program import (
+    EXECUTABLE,
+    ROOT,
+    WAIT_SECONDS,
+    Program,
+    children_of,
+    running,
+    send_message,
+    wait_for_end,
+    write_config,
+)
+from tests.support.upstream import Stall, Upstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+MAX_BYTES = 40_000_000
+READ_ONLY_FOLDER = "/proc"
+"""A working directory in which not even root can make a file."""
+
+
+def newest_source() -> float:
+    sources = [ROOT / "mailer.py", ROOT / "build.spec", *(ROOT / "mailer").rglob("*.py")]
+    return max(path.stat().st_mtime for path in sources)
+
+
+@pytest.fixture(scope="module")
+def executable() -> Path:
+    if os.environ.get("CI"):
+        subprocess.run(["make", "build"], cwd=ROOT, check=True, capture_output=True, timeout=500)
+    elif not EXECUTABLE.exists():
+        pytest.skip("dist/mailer is not there: make build")
+    elif EXECUTABLE.stat().st_mtime < newest_source():
+        pytest.skip("dist/mailer is older than the sources: make build")
+    return EXECUTABLE
+
+
+@pytest.fixture
+def unpack_parent() -> Iterator[Path]:
+    """What TMPDIR names: a folder that holds nothing but unpack folders."""
+    with tempfile.TemporaryDirectory(prefix="mailer-test-") as folder:
+        yield Path(folder)
+
+
+def bare(executable: Path, unpack_parent: Path, *arguments: str) -> contextlib.AbstractContextManager[Program]:
+    """The executable in an environment that holds TMPDIR alone, in a folder that nothing can be written to."""
+    return running(
+        *arguments, command=[str(executable)], env={"TMPDIR": str(unpack_parent)}, cwd=READ_ONLY_FOLDER
+    )
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def test_it_is_small(executable: Path) -> None:
+    assert executable.stat().st_size < MAX_BYTES
+
+
+def test_it_says_its_version_and_interpreter(executable: Path) -> None:
+    answer = subprocess.run([executable, "--version"], env={}, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True)
+    assert answer.stdout.startswith(f"mailer {__version__} (executable, CPython 3.")
+
+
+def test_it_checks_a_configuration(executable: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, defaultUsername="app", defaultPassword="pa55-w0rd-of-mine")
+    answer = subprocess.run(
+        [executable, "check", "-config", config], env={}, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True
+    )
+    assert json.loads(answer.stdout)["defaultUsername"] == "app"
+    assert "pa55" not in answer.stdout + answer.stderr
+    assert "certificate store: /" in answer.stderr
+
+
+def test_it_serves_from_a_bare_environment_and_a_read_only_folder(
+    executable: Path, tmp_path: Path, unpack_parent: Path
+) -> None:
+    with bare(executable, unpack_parent, "-config", str(write_config(tmp_path))) as program:
+        smtp_port, http_port = program.wait_ready()
+        send_message(smtp_port)
+        assert get(http_port, "/health")[0] == 200
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+    assert len(list((tmp_path / "data" / "emails").glob("*.eml"))) == 1
+    assert list(unpack_parent.iterdir()) == []
+
+
+def test_killing_the_launcher_leaves_nothing_that_serves(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
+    with bare(executable, unpack_parent, "-config", str(write_config(tmp_path))) as program:
+        smtp_port, _ = program.wait_ready()
+        [child] = children_of(program.pid)
+        program.signal(signal.SIGKILL)
+        wait_for_end(child)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", smtp_port)).close()
+
+
+def test_sigterm_to_both_processes_drains(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
+    """As from a terminal or a service manager: the child gets it from the group, and once more from its launcher."""
+    with Upstream() as upstream:
+        upstream.on("dot", Stall())
+        provider = {"host": upstream.host, "port": upstream.port}
+        config = write_config(tmp_path, forwardSMTP=True, forwardProviders=[provider])
+        with bare(executable, unpack_parent, "-config", str(config)) as program:
+            smtp_port, _ = program.wait_ready()
+            send_message(smtp_port)
+            upstream.wait_until(lambda: any(line == "DATA" for _, line in upstream.commands))
+            os.killpg(program.pid, signal.SIGTERM)
+            program.wait_for("stop.begun")
+            upstream.release()
+            assert program.wait() == 0
+        assert len(upstream.transactions) == 1
+
+
+def test_the_unpack_folder_is_marked_and_locked_while_it_serves(
+    executable: Path, tmp_path: Path, unpack_parent: Path
+) -> None:
+    with bare(executable, unpack_parent, "-config", str(write_config(tmp_path))) as program:
+        program.wait_ready()
+        [folder] = unpack_parent.iterdir()
+        assert (folder / MARKER).is_file()
+        descriptor = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+
+def test_it_goes_on_without_its_unpack_folder_and_its_file(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
+    """A cleaner of temporary files, or an upgrade that replaces the executable, must not trouble one that runs."""
+    copy = tmp_path / "mailer"
+    shutil.copy2(executable, copy)
+    with Upstream() as upstream:
+        # By name, so that addresses are looked up: the codec for names is one of the modules that are imported late.
+        provider = {"host": "localhost", "port": upstream.port, "username": "u", "password": "p"}
+        # A provider that fails: tracebacks, parking and retries are the paths that import late.
+        broken = {"host": "127.0.0.1", "port": 1, "priority": 0}
+        config = write_config(tmp_path, forwardSMTP=True, forwardProviders=[provider | {"priority": 1}, broken])
+        with bare(copy, unpack_parent, "-config", str(config)) as program:
+            smtp_port, http_port = program.wait_ready()
+            [folder] = unpack_parent.iterdir()
+            shutil.rmtree(folder)
+            copy.unlink()
+            copy.write_text("the next version")
+            send_message(smtp_port)
+            upstream.wait_for(1)
+            assert get(http_port, "/health")[0] == 200
+            assert get(http_port, "/metrics")[0] == 200
+            assert get(http_port, "/absent")[0] == 404
+            config.write_text('{"smtpPort": "x"}')
+            program.signal(signal.SIGHUP)
+            program.wait_for("reload.rejected")
+            write_config(tmp_path, smtpPort=smtp_port)
+            program.signal(signal.SIGHUP)
+            program.wait_for("reload.done")
+            send_message(smtp_port)
+            program.signal(signal.SIGTERM)
+            assert program.wait() == 0
+            said = "".join(program.lines)
+    assert "ModuleNotFoundError" not in said
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "data" / "emails").glob("*.eml"))) == 1
+
+
+def test_it_serves_in_the_background(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
+    config, pidfile = write_config(tmp_path), tmp_path / "mailer.pid"
+    command = [str(executable), "--daemon", "-config", str(config), "--pidfile", str(pidfile)]
+    environ = {"TMPDIR": str(unpack_parent)}
+    subprocess.run(command, env=environ, cwd=READ_ONLY_FOLDER, check=True, timeout=WAIT_SECONDS, capture_output=True)
+    launcher = int(pidfile.read_text())
+    try:
+        [child] = children_of(launcher)
+        assert os.getsid(launcher) == launcher
+        assert len(list(unpack_parent.iterdir())) == 1  # the starter's has gone, the background's own is there
+        os.kill(launcher, signal.SIGTERM)
+        wait_for_end(child)
+        wait_for_end(launcher)
+        assert not pidfile.exists()
+        assert list(unpack_parent.iterdir()) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(launcher, signal.SIGKILL)
+        wait_for_end(launcher)
+
+
+def test_a_start_in_the_background_that_fails_says_why(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        config = write_config(tmp_path, smtpPort=holder.getsockname()[1])
+        command = [str(executable), "--daemon", "-config", str(config)]
+        environ = {"TMPDIR": str(unpack_parent)}
+        answer = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert answer.returncode == os.EX_TEMPFAIL
+    assert "taken" in answer.stderr
+    assert list(unpack_parent.iterdir()) == []
