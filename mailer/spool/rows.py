@@ -1,0 +1,214 @@
+"""Messages as rows and rows as messages: the only place that knows how a value is written in a column.
+
+No threads, no locks. Fails with ``Unreadable`` (a ValueError) for a row that no version of ours has written.
+
+Rows come out of the database as one JSON array a query, not one by one: every step of SQLite gives up the interpreter
+and must win it back, which under load costs more than the query. Times go through it as whole ticks of 2**-22 seconds,
+the distance between neighbouring floats at today's Unix times, so that they come back exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mailer.mail.address import Address
+from mailer.mail.envelope import Envelope, Options, Recipient, State
+from mailer.mail.outcome import Reply
+from mailer.spool.store import Holder, Record, Stored
+from mailer.spool.tables import READY, WAITING
+
+STATE_NUMBER = {State.PENDING: 0, State.SENDING: 1, State.RETRYING: 2, State.SUCCESS: 3, State.FAILED: 4}
+_STATE = {number: state for state, number in STATE_NUMBER.items()}
+FIRST_FINAL = 3  # states from here on are final
+SUCCESS, FAILED = STATE_NUMBER[State.SUCCESS], STATE_NUMBER[State.FAILED]
+
+NO_BODY, BODY_ROW, BODY_FILE = 0, 1, 2
+
+TICKS_A_SECOND = 4194304  # 2**22
+_LARGEST_TIME = 2.0**40  # the year 36812: a hostile file's time must neither overflow nor become NULL
+_LARGEST_COUNT = 2**31 - 1
+
+MESSAGE_COLUMNS = (
+    "id, sender, lane, state, turn, due_at, rounds, progress, waits_for, holder, body, crc, size, recipients,"
+    " is_report, accepted_at, finished_at, options"
+)
+RECIPIENT_COLUMNS = "idx, local_part, domain, state, attempts, provider, code, enhanced, reply, updated_at"
+
+STORED_AS_JSON = (
+    "json_array(seq, id, sender, lane, state, CAST(due_at * 4194304 AS INTEGER), rounds, progress, waits_for, holder,"
+    " size, recipients, CAST(accepted_at * 4194304 AS INTEGER), CAST(finished_at * 4194304 AS INTEGER), options)"
+)
+RECIPIENT_AS_JSON = (
+    "json_array(seq, idx, local_part, domain, state, attempts, provider, code, enhanced, reply,"
+    " CAST(updated_at * 4194304 AS INTEGER))"
+)
+
+Row = tuple[Any, ...]
+
+
+class Unreadable(ValueError):
+    """A row holds what we never wrote: the database is damaged."""
+
+
+def message_row(stored: Stored, body: int, crc: int) -> Row:
+    """The columns of ``MESSAGE_COLUMNS`` for a new message."""
+    envelope = stored.envelope
+    due_at = _time(stored.due_at)
+    return (
+        envelope.id,
+        _text(str(envelope.sender)),
+        _text(stored.lane),
+        _state_number(stored.state, stored.rounds),
+        turn_of(due_at, envelope.accepted_at),
+        due_at,
+        _count(stored.rounds),
+        _text(stored.progress),
+        waits_text(stored.waits_for),
+        stored.holder.value,
+        body,
+        crc,
+        envelope.size,
+        1 + max((r.index for r in envelope.recipients), default=-1),
+        int(envelope.options.is_report),
+        _time(envelope.accepted_at) or 0.0,
+        _time(stored.finished_at),
+        _options_text(envelope.options),
+    )
+
+
+def recipient_row(recipient: Recipient) -> Row:
+    """The columns of ``RECIPIENT_COLUMNS``."""
+    address, reply = recipient.address, recipient.reply
+    return (
+        recipient.index,
+        _text(address.local_part),
+        _text(address.domain),
+        _state_number(recipient.state, recipient.attempts),
+        _count(recipient.attempts),
+        _text(recipient.provider),
+        None if reply is None else _count(reply.code),
+        None if reply is None else _text(reply.enhanced),
+        None if reply is None else _text(reply.text),
+        _time(recipient.updated_at) or 0.0,
+    )
+
+
+def change_row(record: Record) -> Row:
+    """What a record sets in ``messages``: state, turn, due_at, rounds, progress, waits_for, holder, lane, finished_at."""
+    at = _time(record.at) or 0.0
+    due_at = None if record.state.is_final else _time(at if record.due_at is None else record.due_at)
+    return (
+        _state_number(record.state, record.rounds),
+        turn_of(due_at, at),
+        due_at,
+        _count(record.rounds),
+        _text(record.progress),
+        waits_text(record.waits_for),
+        record.holder.value,
+        None if record.lane is None else _text(record.lane),
+        at if record.state.is_final else None,
+    )
+
+
+def turn_of(due_at: float | None, now: float) -> int | None:
+    if due_at is None:
+        return None
+    return READY if due_at <= now else WAITING
+
+
+def waits_text(ways: Sequence[str]) -> str:
+    return json.dumps([_text(way) for way in ways]) if ways else ""
+
+
+def as_read(row: Sequence[Any]) -> Row:
+    """A row of seq and ``MESSAGE_COLUMNS`` in the form of ``STORED_AS_JSON``. Raises Unreadable."""
+    seq, id_, sender, lane, state, _, due, *noted, _, _, size, count, _, accepted, finished, options = row
+    try:
+        due, accepted, finished = (None if t is None else int(t * TICKS_A_SECOND) for t in (due, accepted, finished))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Unreadable(f"a time of message {id_!r} is unreadable") from error
+    return (seq, id_, sender, lane, state, due, *noted, size, count, accepted, finished, options)
+
+
+def stored_of(row: Sequence[Any], recipients: Iterable[Sequence[Any]]) -> Stored:
+    """The message of a ``STORED_AS_JSON`` row and its ``RECIPIENT_AS_JSON`` rows. Raises Unreadable."""
+    try:
+        _, id_, sender, lane, state, due, rounds, progress, waits, holder, size, _, accepted, finished, options = row
+        envelope = Envelope(
+            id=id_,
+            sender=address_of(sender),
+            recipients=tuple(sorted((recipient_of(r) for r in recipients), key=lambda r: r.index)),
+            size=size,
+            accepted_at=accepted / TICKS_A_SECOND,
+            options=options_of(options),
+        )
+        return Stored(
+            envelope, lane, _STATE[state], _seconds(due), rounds, progress,
+            tuple(json.loads(waits)) if waits else (), Holder(holder), _seconds(finished),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"a row of messages or recipients is unreadable: {str(error)!a}") from error
+
+
+def recipient_of(row: Sequence[Any]) -> Recipient:
+    _, index, local_part, domain, state, attempts, provider, code, enhanced, text, updated = row
+    reply = None if code is None else Reply(code, enhanced, text)
+    return Recipient(
+        index, Address(local_part, domain), _STATE[state], attempts, provider, reply, updated / TICKS_A_SECOND
+    )
+
+
+def address_of(text: str) -> Address:
+    """The address that ``str(address)`` wrote. A domain holds ``@`` only in a literal, whose ``[`` is its only one."""
+    if not text:
+        return Address("", "")
+    at = text.rfind("@[") if text.endswith("]") else text.rfind("@")
+    if at <= 0:
+        raise Unreadable(f"{text!a} is no address")
+    return Address(text[:at], text[at + 1 :])
+
+
+def options_of(text: str) -> Options:
+    if not text:
+        return Options()
+    found = json.loads(text)
+    return Options(**{name: found[name] for name in _OPTION_NAMES if name in found})
+
+
+_OPTION_NAMES = tuple(Options.__dataclass_fields__)
+
+
+def _options_text(options: Options) -> str:
+    said = {name: value for name in _OPTION_NAMES if (value := getattr(options, name))}
+    return json.dumps(said, separators=(",", ":")) if said else ""
+
+
+def _state_number(state: State, tries: int) -> int:
+    """SENDING lives in memory alone: a crash must find what the message was before."""
+    if state is State.SENDING:
+        state = State.RETRYING if tries else State.PENDING
+    return STATE_NUMBER[state]
+
+
+def _seconds(ticks: int | None) -> float | None:
+    return None if ticks is None else ticks / TICKS_A_SECOND
+
+
+def _time(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if math.isnan(value):  # SQLite would store NULL, which means finished
+        return 0.0
+    return min(max(float(value), -_LARGEST_TIME), _LARGEST_TIME)
+
+
+def _count(value: int) -> int:
+    return min(max(value, 0), _LARGEST_COUNT)
+
+
+def _text(value: str) -> str:
+    """``value`` without lone surrogates, which SQLite cannot hold."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
