@@ -24,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = load(path, os.environ)
         trust = _trust_store(loaded.config)
     except ConfigError as error:
-        print(f"{path}: {len(error.problems)} problem(s)", file=sys.stderr)
+        count = len(error.problems)
+        print(f"{path}: {count} problem{'s' if count > 1 else ''}", file=sys.stderr)
         for problem in error.problems:
             print(f"  {problem}", file=sys.stderr)
         return EX_CONFIG

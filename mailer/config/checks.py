@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 
 from mailer.config.effective import is_reachable_from_outside
-from mailer.config.problems import Notes
+from mailer.config.problems import Notes, shown_path
 from mailer.config.provider import is_loopback
 from mailer.config.schema import Config, OAuth2Config, ProviderConfig, TlsConfig
 
@@ -72,14 +72,15 @@ def check_certificate(tls: TlsConfig, notes: Notes) -> None:
             with open(path, "rb") as file:  # noqa: PTH123 - the settings are strings
                 file.read(1)
         except OSError as error:
-            notes.problem(place, f"file {path!r} cannot be read: {error.strerror}")
+            notes.problem(place, f"file {shown_path(path)} cannot be read: {error.strerror}")
             return
     try:
         # The password stops OpenSSL from asking the terminal for that of an encrypted key.
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.cert_file, tls.key_file, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        notes.problem("tls.certFile", f"{tls.cert_file!r} with the key {tls.key_file!r} cannot be used: {reason}")
+        pair = f"{shown_path(tls.cert_file)} with the key {shown_path(tls.key_file)}"
+        notes.problem("tls.certFile", f"{pair} cannot be used: {reason}")
 
 
 def _check_provider(provider: ProviderConfig, place: str, notes: Notes) -> None:

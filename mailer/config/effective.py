@@ -6,11 +6,10 @@ go to ``Notes``, and the configuration is returned all the same, so that further
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from mailer.config.problems import Notes
+from mailer.config.problems import Notes, shown
 from mailer.config.schema import Config, DkimConfig, DkimKeyConfig, ProviderConfig, is_loopback
 from mailer.mail.address import Address, AddressError
 
@@ -84,20 +83,20 @@ def _legacy_provider(config: Config) -> ProviderConfig:
 
 def _with_unique_names(providers: tuple[ProviderConfig, ...], notes: Notes) -> tuple[ProviderConfig, ...]:
     """Providers by names that nobody shares: a name that was made up is numbered, one that was given is a problem."""
-    counts = Counter(provider.name for provider in providers)
+    named = list(providers)
     taken: set[str] = set()
-    named = []
     for position, provider in enumerate(providers):
-        name = provider.name
-        if counts[name] > 1 and name != f"{provider.host}:{provider.port}":
-            if name in taken:
-                notes.problem(f"forwardProviders[{position}].name", f"the name {name!r} is taken by a provider before it")
-        else:
-            number = 2
-            while name in taken:  # two accounts at one host: both names were made up
+        if provider.name != provider.made_up_name:
+            if provider.name in taken:
+                notes.problem(f"forwardProviders[{position}].name", f"the name {shown(provider.name)} is taken by one before it")
+            taken.add(provider.name)
+    for position, provider in enumerate(providers):
+        if provider.name == provider.made_up_name:
+            name, number = provider.name, 2
+            while name in taken:  # two accounts at one host
                 name, number = f"{provider.name}#{number}", number + 1
-        taken.add(name)
-        named.append(replace(provider, name=name))
+            taken.add(name)
+            named[position] = replace(provider, name=name)
     return tuple(named)
 
 

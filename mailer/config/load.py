@@ -15,7 +15,7 @@ from mailer.config.checks import check
 from mailer.config.effective import take_effect
 from mailer.config.environment import overlay
 from mailer.config.jsonc import JsonError, JsonObject, parse
-from mailer.config.problems import EX_CONFIG, ConfigError, Notes, shown, shown_type
+from mailer.config.problems import EX_CONFIG, ConfigError, Notes, shown_path, shown_type
 from mailer.config.reading import Given, Reader
 from mailer.config.references import ReferenceFault, References, read_text
 from mailer.config.schema import Config
@@ -37,7 +37,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """The configuration of the file ``path`` with ``environ`` laid over it. Raises ConfigError."""
     if not os.path.lexists(path):
         raise ConfigError(
-            [f"there is no configuration file {shown(str(path))}: copy config.example.json there and edit it, or use -config"]
+            [f"there is no configuration file {shown_path(path)}: copy config.example.json there and edit it, or use -config"]
         )
     try:
         text = read_text(path, MAX_FILE_BYTES)

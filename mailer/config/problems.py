@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from mailer.mail.outcome import MailerError
 
@@ -15,6 +16,7 @@ EX_CONFIG = 78
 
 MAX_NOTES = 100  # of either sort: nobody reads more, and a hostile file must not fill the memory
 _MAX_SHOWN_CHARS = 60
+_MAX_SHOWN_PATH_CHARS = 500
 
 
 class ConfigError(MailerError):
@@ -52,16 +54,21 @@ class Notes:
             lines.append("… and more")
 
 
-def shown(value: object) -> str:
+def shown(value: object, limit_chars: int = _MAX_SHOWN_CHARS) -> str:
     """A JSON value as an error may show it: short, on one line, without control characters."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
-    if isinstance(value, str) and len(value) > _MAX_SHOWN_CHARS:
-        value = value[:_MAX_SHOWN_CHARS] + "…"
+    if isinstance(value, str) and len(value) > limit_chars:
+        value = value[:limit_chars] + "…"
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)
+
+
+def shown_path(path: Path | str) -> str:
+    """The name of a file as an error may show it."""
+    return shown(str(path), _MAX_SHOWN_PATH_CHARS)
 
 
 def shown_type(value: object) -> str:

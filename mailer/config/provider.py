@@ -98,10 +98,15 @@ class ProviderConfig:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", f"{self.host}:{self.port}")
+            object.__setattr__(self, "name", self.made_up_name)
         if not self.tls:
             secured = self.has_login and not is_loopback(self.host)
             object.__setattr__(self, "tls", "required" if secured or self.ssl else "opportunistic")
+
+    @property
+    def made_up_name(self) -> str:
+        """The name of a provider that was given none."""
+        return f"{self.host}:{self.port}"
 
     @property
     def has_login(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailer.config.kinds import is_secret_text
-from mailer.config.problems import shown
+from mailer.config.problems import shown, shown_path
 from mailer.config.secret import Secret
 from mailer.mail.outcome import MailerError
 
@@ -41,8 +41,8 @@ class References:
             path = self.folder / text[len("file:") :]
             content = read_text(path, MAX_SECRET_BYTES).rstrip("\r\n")
             if not content:
-                raise ReferenceFault(f"file {shown(str(path))} is empty")
-            return _checked(content, f"file {shown(str(path))}")
+                raise ReferenceFault(f"file {shown_path(path)} is empty")
+            return _checked(content, f"file {shown_path(path)}")
         return secret
 
 
@@ -54,7 +54,7 @@ def _checked(text: str, source: str) -> Secret:
 
 def read_text(path: Path, limit_bytes: int) -> str:
     """The UTF-8 text of a file of at most ``limit_bytes``; a byte order mark is dropped."""
-    name = shown(str(path))
+    name = shown_path(path)
     try:
         with path.open("rb") as file:
             content = file.read(limit_bytes + 1)

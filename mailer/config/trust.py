@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mailer.config.problems import ConfigError
+from mailer.config.problems import ConfigError, shown_path
 
 SYSTEM_STORES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Arch; Alpine with ca-certificates
@@ -25,7 +25,7 @@ def find_trust_store(environ: Mapping[str, str], stores: Iterable[Path] = SYSTEM
     named = environ.get("SSL_CERT_FILE", "")
     if named:
         if not Path(named).is_file():
-            raise ConfigError([f"SSL_CERT_FILE: there is no file {named!r}"])
+            raise ConfigError([f"SSL_CERT_FILE: there is no file {shown_path(named)}"])
         return Path(named)
     for store in stores:
         if store.is_file():

@@ -1,0 +1,89 @@
+"""config.example.json runs as it stands, and so does each of its blocks once it is filled in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mailer.config.load import ConfigError, load, load_text
+from tests.config.conftest import make_certificate
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "config.example.json"
+COMMENTED = re.compile(r"^( *)// ?", re.MULTILINE)
+NOT_BUILT = ("directDelivery", "dkim")
+ENVIRON = {"LOGIN_PASSWORD": "one", "GMAIL_APP_PASSWORD": "two", "MICROSOFT_CLIENT_SECRET": "three"}
+
+
+def lines() -> list[str]:
+    return EXAMPLE.read_text(encoding="utf-8").splitlines()
+
+
+def blocks() -> list[range]:
+    """The line numbers of each commented block: consecutive lines behind //."""
+    found: list[range] = []
+    for number, line in enumerate(lines()):
+        if COMMENTED.match(line):
+            if found and found[-1].stop == number:
+                found[-1] = range(found[-1].start, number + 1)
+            else:
+                found.append(range(number, number + 1))
+    return found
+
+
+def filled_in(*wanted: range) -> str:
+    """The example with the comment signs of the blocks taken away."""
+    numbers = {number for block in wanted for number in block}
+    return "\n".join(COMMENTED.sub(r"\1", line) if number in numbers else line for number, line in enumerate(lines()))
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which everything that the blocks name is there."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "relay").write_text("four\n")
+    cert_file, key_file = make_certificate(tmp_path / "certificates")
+    cert_file.rename(tmp_path / "certificates" / "fullchain.pem")
+    key_file.rename(tmp_path / "certificates" / "privkey.pem")
+    return ENVIRON | {"MAILER_DATA_DIR": str(tmp_path)}
+
+
+def test_the_example_loads_as_it_stands_without_a_warning() -> None:
+    loaded = load(EXAMPLE, {})
+    config = loaded.config
+    assert loaded.warnings == []
+    assert (config.smtp_host, config.smtp_port) == ("127.0.0.1", 2525)
+    assert (config.enable_health_check, config.health_check_host, config.health_check_port) == (True, "127.0.0.1", 8025)
+    assert config.accept_any_login
+    assert config.security.allow_local_only
+    assert not config.forward_smtp
+    assert not config.direct_delivery.enabled
+
+
+def test_every_block_loads_once_it_is_filled_in(environ: dict[str, str]) -> None:
+    assert len(blocks()) >= 12
+    for block in blocks():
+        text = filled_in(block)
+        keys = lines()[block.start]
+        if any(f'"{key}"' in keys for key in NOT_BUILT):
+            with pytest.raises(ConfigError) as raised:
+                load_text(text, environ)
+            (problem,) = raised.value.problems
+            assert "yet" in problem
+        else:
+            load_text(text, environ)
+
+
+def test_all_blocks_together_fail_for_what_is_not_built_yet_and_nothing_else(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_text(filled_in(*blocks()), environ)
+    assert [problem.partition(".")[0] for problem in raised.value.problems] == list(NOT_BUILT)
+
+
+def test_all_that_is_built_loads_together(environ: dict[str, str]) -> None:
+    wanted = [block for block in blocks() if not any(f'"{key}"' in lines()[block.start] for key in NOT_BUILT)]
+    config = load_text(filled_in(*wanted), environ).config
+    assert [provider.name for provider in config.forward_providers] == ["gmail", "microsoft", "own"]
+    assert config.forward_providers[2].password.reveal() == "four"
+    assert config.security.allowed_networks
