@@ -7,6 +7,7 @@ then says at which step. Sockets wait in real time, so the clock here is ``time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import smtplib
@@ -21,6 +22,9 @@ from mailer.transport.wire import ReplyReader
 
 LATE_REPLY_SECONDS = 2.0
 """How long to look for the reply that a server sent before it hung up in the middle of our content."""
+
+FAREWELL_SECONDS = 0.5
+"""How long to wait for the reply to QUIT: without it, closing looks like a reset to the server."""
 
 SocketAddress = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
@@ -159,13 +163,11 @@ class Conversation(smtplib.SMTP):
         return bool(poll.poll(0))
 
     def leave(self) -> None:
-        """QUIT without waiting for its reply, and close: nobody waits for a server's farewell."""
+        """QUIT, wait a moment for its reply (RFC 5321 4.1.1.10), and close."""
         if self.sock is not None:
-            try:
-                self.sock.settimeout(0)
-                self.sock.send(b"QUIT\r\n")
-            except FOREIGN:
-                pass  # it is gone already, or its window is full: closing says the same
+            self.deadline = time.monotonic() + FAREWELL_SECONDS
+            with contextlib.suppress(*FOREIGN):  # it is gone already: closing says the same
+                self.docmd("QUIT")
         self.close()
 
     def _receive(self, count: int) -> bytes:

@@ -74,11 +74,11 @@ class Pool:
             conversation.leave()
 
     def flush(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection at once, without a farewell: the server is in trouble, or we are leaving."""
         with self._lock:
             idle, self._idle = self._idle, deque()
         for conversation in idle:
-            conversation.leave()
+            conversation.close()
 
     def close(self) -> None:
         """Close every idle connection, and those in use as they come back."""
