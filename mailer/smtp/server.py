@@ -134,7 +134,6 @@ class SmtpServer:
             old.tls.implicit_port,
         ):
             log.warning("smtp.restart_needed what=%r", "smtpHost, smtpPort and tls.implicitPort change with a restart only")
-        self._services.limiter.configure(config.rate_limits)
 
     def stop_accepting(self) -> None:
         """Close the ports; sessions go on."""
