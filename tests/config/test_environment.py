@@ -128,6 +128,13 @@ def test_a_missing_file_is_an_error_with_and_without_the_prefix(tmp_path: Path) 
         assert problem.startswith(f'{name}: file "{tmp_path / "none"}" cannot be read: No such file')
 
 
+def test_a_password_that_cannot_be_one_is_an_error_without_the_prefix_too() -> None:
+    assert problems("{}", DEFAULT_USERNAME="u", DEFAULT_PASSWORD="two\nlines") == [
+        'DEFAULT_PASSWORD: expected string, "env:NAME" or "file:/path", got a string'
+    ]
+    assert problems("{}", DEFAULT_PASSWORD="a", DEFAULT_PASSWORD_FILE="b")[0].startswith("DEFAULT_PASSWORD: ")
+
+
 def test_a_file_holds_the_providers(tmp_path: Path) -> None:
     (tmp_path / "providers").write_text(json.dumps([{"host": "a.example", "port": 25}]))
     config = loaded('{"forwardSMTP": true}', FORWARD_PROVIDERS_FILE=str(tmp_path / "providers")).config
