@@ -12,14 +12,6 @@ from dataclasses import dataclass
 
 from mailer.mail.transfer import MAX_LINE_BYTES
 
-TOKEN = rb"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+"  # RFC 2045 5.1
-# An unquoted value should be a token; boundaries and file names with "=" or "/" in them go unquoted all the same.
-PARAMETER = re.compile(rb";\s*(" + TOKEN + rb")\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))")
-"""One parameter of a field: its name, and its value between quotes or (third group) without."""
-
-MAX_PARAMETERS_BYTES = 8192
-"""Longest value that ``PARAMETER`` is used on: it takes quadratic time on what is made to hurt."""
-
 _BYTES_PER_WORD = 42  # 56 characters of base64: 75 at most with "=?unknown-8bit?B?" and "?=" (RFC 2047 2)
 _WITH_PARAMETERS = frozenset((b"content-type", b"content-disposition"))
 _OF_ADDRESSES = frozenset(
@@ -30,10 +22,12 @@ _OF_TOKENS = frozenset(  # fields in which no encoded word may stand
 ) | frozenset((b"content-id", b"content-transfer-encoding", b"mime-version", b"dkim-signature", b"content-location"))
 _BLANKS = re.compile(rb"([ \t]+)")
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-# A lone backslash pair is a token, so that an unclosed quote is looked for once and not from each quote behind it.
-_ADDRESS_TOKEN = re.compile(
-    rb"""[ \t]+|"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.)*\)|<[^<>]*>|\\.|[^ \t"()<>\\@,:;]+|.""", re.DOTALL
-)
+# Both patterns take linear time on any input: a backslash pair is a token of its own, so that an unclosed quote is looked
+# for once and not from each quote behind it.
+_QUOTED = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_COMMENT = rb"\([^()\\]*+(?:\\.[^()\\]*+)*+\)"
+_ADDRESS_TOKEN = re.compile(rb"[ \t]+|" + _QUOTED + b"|" + _COMMENT + rb"|<[^<>]*+>|\\.|[^ \t\"()<>\\@,:;]+|.", re.DOTALL)
+_VALUE_TOKEN = re.compile(_QUOTED + b"|" + _COMMENT + rb"|\\.|[^\"()\\;]+|.", re.DOTALL)
 _ATTRIBUTE_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`{|}~")
 
 
@@ -193,15 +187,48 @@ def _charset_of(text: bytes) -> bytes:
     return b"utf-8"
 
 
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a field (RFC 2045 5.1): name in lower case, value without quotes, and all of it as it stands."""
+
+    name: bytes
+    value: bytes
+    raw: bytes
+
+
+def split_parameters(value: bytes) -> tuple[bytes, list[Parameter]]:
+    """What stands before the first ``;`` of a field's value, without comments, and the parameters behind it.
+
+    An unquoted value is taken up to the next ``;``: boundaries and file names with "=" or "/" go unquoted all the same.
+    """
+    segments: list[list[bytes]] = [[]]
+    for match in _VALUE_TOKEN.finditer(value):
+        if match[0] == b";":
+            segments.append([])
+        else:
+            segments[-1].append(match[0])
+    parameters = []
+    for tokens in segments[1:]:
+        name, _, text = _without_comments(tokens).partition(b"=")
+        text = text.strip()
+        if len(text) > 1 and text.startswith(b'"') and text.endswith(b'"'):
+            text = _ESCAPED.sub(rb"\1", text[1:-1])
+        parameters.append(Parameter(name.strip().lower(), text, b"".join(tokens)))
+    return _without_comments(segments[0]), parameters
+
+
+def _without_comments(tokens: list[bytes]) -> bytes:
+    return b"".join(token for token in tokens if not token.startswith(b"(")).strip()
+
+
 def _in_parameters(value: bytes) -> bytes:
-    if len(value) > MAX_PARAMETERS_BYTES:
-        return value
-
-    def encode(match: re.Match[bytes]) -> bytes:
-        text = match[3] if match[2] is None else _ESCAPED.sub(rb"\1", match[2])
-        if text.isascii() or match[1].endswith(b"*"):
-            return match[0]
-        encoded = b"".join(bytes([octet]) if octet in _ATTRIBUTE_OCTETS else b"%%%02X" % octet for octet in text)
-        return b";\r\n " + match[1] + b"*=" + _charset_of(text) + b"''" + encoded  # RFC 2231 4
-
-    return PARAMETER.sub(encode, value)
+    first = value.partition(b";")[0]
+    encoded = [first] if first.isascii() else [_without_comments([first])]
+    for parameter in split_parameters(value)[1]:
+        if parameter.raw.isascii() or parameter.name.endswith(b"*"):
+            encoded.append(parameter.raw)
+        else:
+            octets = (bytes([octet]) if octet in _ATTRIBUTE_OCTETS else b"%%%02X" % octet for octet in parameter.value)
+            # RFC 2231 4
+            encoded.append(b"\r\n " + parameter.name + b"*=" + _charset_of(parameter.value) + b"''" + b"".join(octets))
+    return b";".join(encoded)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mailer.mail.fields import MAX_PARAMETERS_BYTES, PARAMETER, TOKEN, split_header
+from mailer.mail.fields import split_header, split_parameters
 from mailer.mail.transfer import MAX_LINE_BYTES, lines
 
 MAX_DEPTH = 30
@@ -25,8 +25,7 @@ MAX_HEADER_BYTES = 1024 * 1024
 """One part's header, held in memory."""
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*)", re.DOTALL)
-_TYPE = re.compile(rb"\s*(" + TOKEN + rb")\s*/\s*(" + TOKEN + rb")")
-_COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)")
+_TYPE = re.compile(rb"([!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+)\s*/\s*([!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+)")  # RFC 2045 5.1
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046 5.1.1
 PLAIN_ENCODINGS = (b"", b"7bit", b"8bit", b"binary")  # RFC 2045 6.2: the octets are as they are
 
@@ -81,23 +80,14 @@ class ContentType:
 
 def parse_content_type(value: bytes) -> ContentType:
     """The field's value without its folds; what is no type at all counts as the default (RFC 2045 5.2)."""
-    is_whole = len(value) <= MAX_PARAMETERS_BYTES
-    value = value[:MAX_PARAMETERS_BYTES]
-    if b"(" in value and b'"' not in value:  # comments; beside quoted strings they are too rare to be told apart from them
-        value = _COMMENT.sub(b" ", value)
-    match = _TYPE.match(value)
+    first, parameters = split_parameters(value)
+    match = _TYPE.match(first)
     if match is None:
         return ContentType()
-    parameters: dict[bytes, bytes] = {}
-    ambiguous = not is_whole
-    for found in PARAMETER.finditer(value, match.end(2)):
-        name = found[1].lower()
-        ambiguous |= name == b"boundary" and name in parameters
-        parameters[name] = found[3] if found[2] is None else re.sub(rb"\\(.)", rb"\1", found[2])
-    boundary = parameters.get(b"boundary")
-    if boundary is not None and (ambiguous or _BOUNDARY.fullmatch(boundary) is None):
-        boundary = None
-    return ContentType(match[1].lower(), match[2].lower(), boundary, b"charset" in parameters or b"charset*" in parameters)
+    boundaries = [parameter.value for parameter in parameters if parameter.name == b"boundary"]
+    is_usable = len(boundaries) == 1 and _BOUNDARY.fullmatch(boundaries[0])
+    has_charset = any(parameter.name in (b"charset", b"charset*") for parameter in parameters)
+    return ContentType(match[1].lower(), match[2].lower(), boundaries[0] if is_usable else None, has_charset)
 
 
 @dataclass(slots=True)
@@ -116,6 +106,7 @@ class Scanner:
 
     parts: list[Part] = field(default_factory=list)
     _open: list[_Multipart] = field(default_factory=list)  # innermost last
+    _delimiters: dict[bytes, tuple[int, bool]] = field(default_factory=dict)  # line → level in _open, is it the close
     _header: list[bytes] | None = None  # the lines of the header being read; None in a body
     _header_bytes: int = 0
     _default: ContentType = field(default_factory=ContentType)  # of the part being read, when it has no Content-Type
@@ -167,7 +158,7 @@ class Scanner:
         part.has_long_line |= part.header_has_long_line
         part.header_is_ascii, part.header_has_long_line = True, False
         self._header = None
-        self._open.clear()
+        self._leave(0)
 
     def _take(self, at: int, line: bytes) -> None:
         if self._header is None:
@@ -232,6 +223,7 @@ class Scanner:
             # RFC 2046 5.1.5: the parts of a digest are messages unless they say otherwise.
             default = ContentType(b"message", b"rfc822") if content_type.sub == b"digest" else ContentType()
             self._open.append(_Multipart(part, b"--" + content_type.boundary, default))
+            self._name_delimiters()
             self._begin_gap(part.body)
 
     def _open_message(self, part: Part) -> None:
@@ -243,24 +235,34 @@ class Scanner:
 
     def _meet_delimiter(self, at: int, line: bytes) -> bool:
         """Whether the line is a delimiter of any open multipart: an outer one ends all within it (RFC 2046 5.1.2)."""
-        bare = line.rstrip(b" \t")
-        for level in range(len(self._open) - 1, -1, -1):
+        found = self._delimiters.get(line.rstrip(b" \t"))
+        if found is None:
+            return False
+        level, is_close = found
+        self._end_current(at - 2, by_delimiter=level == len(self._open) - 1)
+        after = at + len(line) + 2
+        if is_close:
+            self._leave(level)
+            self._begin_gap(after)
+        else:
+            self._leave(level + 1)
             multipart = self._open[level]
-            is_close = bare == multipart.delimiter + b"--"
-            if not is_close and bare != multipart.delimiter:
-                continue
-            self._end_current(at - 2, by_delimiter=level == len(self._open) - 1)
-            after = at + len(line) + 2
-            if is_close:
-                del self._open[level:]
-                self._begin_gap(after)
-            else:
-                del self._open[level + 1 :]
-                multipart.parts += 1
-                self._begin_part(after, multipart.part.root, multipart.part.depth + 1)
-                self._default = multipart.default
-            return True
-        return False
+            multipart.parts += 1
+            self._begin_part(after, multipart.part.root, multipart.part.depth + 1)
+            self._default = multipart.default
+        return True
+
+    def _leave(self, level: int) -> None:
+        """Only the multiparts outside that level stay open."""
+        if level < len(self._open):
+            del self._open[level:]
+            self._name_delimiters()
+
+    def _name_delimiters(self) -> None:
+        self._delimiters = {}
+        for level, multipart in enumerate(self._open):  # of two that are alike the inner one counts
+            self._delimiters[multipart.delimiter] = (level, False)
+            self._delimiters[multipart.delimiter + b"--"] = (level, True)
 
     def _end_current(self, end: int, by_delimiter: bool) -> None:
         """The part being read ends at ``end``: the CRLF in front of a delimiter is the delimiter's (RFC 2046 5.1.1)."""
@@ -283,7 +285,7 @@ def _read_fields(part: Part, header: list[bytes], default: ContentType) -> Conte
         if line.name == b"content-type" and content_type is None:
             content_type = parse_content_type(line.value)
         elif line.name == b"content-transfer-encoding" and encoding is None:
-            encoding = _COMMENT.sub(b"", line.value).strip().lower()
+            encoding = split_parameters(line.value)[0].lower()
         elif line.name == b"mime-version":
             part.has_mime_version = True
     part.has_type = content_type is not None

@@ -13,6 +13,8 @@ _MAX_ENCODED_LINE_BYTES = 76  # RFC 2045 6.7 (5) and 6.8
 _BYTES_PER_BASE64_LINE = 57  # 76 characters
 _BASE64_BLOCK_BYTES = 1000 * _BYTES_PER_BASE64_LINE  # whole lines, about as much as a chunk of content
 
+_SLICE_BYTES = 64 * 1024  # of a line without end, so that its encoding takes bounded memory
+
 _ESCAPES = tuple(b"=%02X" % octet for octet in range(256))
 _LITERALS = frozenset(range(33, 127)) - {ord("=")} | {ord(" "), ord("\t")}  # RFC 2045 6.7 (2) and (3)
 _ENCODED = tuple(bytes([octet]) if octet in _LITERALS else _ESCAPES[octet] for octet in range(256))
@@ -26,11 +28,18 @@ def lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
     Holds one line in memory.
     """
-    rest = b""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\r\n")
-        yield from whole
-    yield rest
+    held: list[bytes] = []  # the pieces of a line whose end has not come
+    half_end = b""  # a CR that may be half of a CRLF
+    for arrived in pieces:
+        piece = half_end + arrived
+        half_end = b"\r" if piece.endswith(b"\r") else b""
+        first, *others = piece.removesuffix(b"\r").split(b"\r\n")
+        held.append(first)
+        if others:
+            yield b"".join(held)
+            held = [others.pop()]
+            yield from others
+    yield b"".join(held) + half_end
 
 
 def encode_quoted_printable(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -46,11 +55,27 @@ def repair_quoted_printable(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _by_line(pieces: Iterable[bytes], table: tuple[bytes, ...]) -> Iterator[bytes]:
     end_of_last = b""
     for line in lines(pieces):
-        encoded = b"".join(map(table.__getitem__, line))
+        end_of_line = len(line)
+        start = 0
+        while end_of_line - start > _SLICE_BYTES:
+            cut = _clear_of_escape(line, start + _SLICE_BYTES) if table is _KEPT else start + _SLICE_BYTES
+            yield end_of_last + _wrapped(b"".join(map(table.__getitem__, line[start:cut])))
+            end_of_last = b"=\r\n"
+            start = cut
+        encoded = b"".join(map(table.__getitem__, line[start:]))
         if line.endswith((b" ", b"\t")):  # RFC 2045 6.7 (3): a blank at the end of a line would be lost on the way
             encoded = encoded[:-1] + _ESCAPES[line[-1]]
         yield end_of_last + _wrapped(encoded)
         end_of_last = b"\r\n"
+
+
+def _clear_of_escape(text: bytes, cut: int) -> int:
+    """The last place at or before ``cut`` that is not within an escape such as ``=3D``."""
+    if text[cut - 1 : cut] == b"=":
+        return cut - 1
+    if text[cut - 2 : cut - 1] == b"=":
+        return cut - 2
+    return cut
 
 
 def _wrapped(encoded: bytes) -> bytes:
@@ -70,11 +95,7 @@ def _wrapped(encoded: bytes) -> bytes:
         if size - start <= room:
             out.append(head + encoded[start:])
             return b"".join(out)
-        cut = start + room - 1  # one for the "=" of the soft break
-        if encoded[cut - 1 : cut] == b"=":
-            cut -= 1
-        elif encoded[cut - 2 : cut - 1] == b"=":
-            cut -= 2
+        cut = _clear_of_escape(encoded, start + room - 1)  # one for the "=" of the soft break
         out.append(head + encoded[start:cut] + b"=\r\n")
         start = cut
 

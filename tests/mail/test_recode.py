@@ -6,6 +6,7 @@ import email
 import email.policy
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,14 +37,20 @@ def left(data: bytes, form: Form = BOTH) -> tuple[str, ...]:
     return recode(MemoryContent(data), form).left
 
 
+def in_file(folder: Path, data: bytes) -> FileContent:
+    path = folder / "content"
+    path.write_bytes(data)
+    return FileContent(path, len(data))
+
+
 def longest_line(data: bytes) -> int:
     return max(map(len, data.split(b"\r\n")))
 
 
-def tree(data: bytes) -> object:
+def tree(data: bytes) -> Any:
     """What a reader sees: types, names and decoded payloads."""
 
-    def node(part: Message) -> object:
+    def node(part: Message) -> Any:
         if part.is_multipart():
             children = part.get_payload()
             return part.get_content_type(), tuple(node(child) for child in children)  # type: ignore[arg-type]
@@ -183,6 +190,18 @@ def test_no_soft_break_splits_an_escape(shift: int) -> None:
     assert tree(recoded(broken)) == tree(broken)
 
 
+@pytest.mark.parametrize("shift", range(4))
+def test_a_line_without_end_is_encoded_in_slices(shift: int, tmp_path: Path) -> None:
+    text = b"x" * shift + "ü".encode() * 100_000 + b" \r\nend\r\n"
+    escaped = b"x" * shift + b"=C3=BC" * 50_000 + b" \r\nend\r\n"
+    plain = message(text, b"Content-Type: text/plain; charset=utf-8")
+    broken = message(escaped, b"Content-Type: text/plain", b"Content-Transfer-Encoding: quoted-printable")
+    for before in (plain, broken):
+        after = read(recode(in_file(tmp_path, before), BOTH).content)
+        assert tree(after)[2] == tree(before)[2].replace(b"\xbc\r", b"\xbc \r")
+        assert longest_line(after.partition(b"\r\n\r\n")[2]) <= 76
+
+
 def test_a_part_with_nothing_behind_it_ends_in_a_line_end() -> None:
     assert recoded(b"Content-Type: image/png\r\n\r\n\xff").endswith(b"/w==\r\n")
     assert recoded(b"\r\n\xff").endswith(b"=FF\r\n")
@@ -242,7 +261,7 @@ def test_text_around_the_parts_is_made_fit_and_not_lost() -> None:
         b"multipart/mixed; boundary=" + b"b" * 71,
         b"multipart/mixed; boundary=b1; boundary=b2",
         b'multipart/mixed; boundary="b\xff"',
-        b"multipart/mixed; x=" + b"y" * 9000 + b"; boundary=b1",
+        b'multipart/mixed; x="; boundary=b1"',
     ],
 )
 def test_a_multipart_without_a_usable_boundary_is_left(value: bytes) -> None:
@@ -413,12 +432,6 @@ def test_no_input_is_refused_and_clean_input_is_never_touched(pieces: list[bytes
 
 
 # Content in files, and render
-
-
-def in_file(folder: Path, data: bytes) -> FileContent:
-    path = folder / "content"
-    path.write_bytes(data)
-    return FileContent(path, len(data))
 
 
 def test_large_content_in_a_file_gives_the_same_bytes_as_in_memory(tmp_path: Path) -> None:
