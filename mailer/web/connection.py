@@ -117,7 +117,7 @@ class Connection(BaseHTTPRequestHandler):
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         """Answer what is no request, and hang up."""
         self._send(error_response(status, text, self._owner.now()), is_head=False)
-        log.debug("http.bad_request peer=%s status=%d error=%s", self._peer, status, text)
+        log.debug("http.bad_request client=%s status=%d error=%s", self._peer, status, text)
 
     def _send(self, response: Response, is_head: bool) -> None:
         self.request_version = self.protocol_version  # what is sent does not depend on what was read
@@ -156,7 +156,7 @@ class Connection(BaseHTTPRequestHandler):
     def _log(self, request: Request, response: Response, seconds: float) -> None:
         if request.path not in PROBES and log.isEnabledFor(logging.DEBUG):
             log.debug(
-                "http.request peer=%s method=%s path=%s status=%d took=%.1fms",
+                "http.request client=%s method=%s path=%s status=%d took=%.1fms",
                 self._peer,
                 request.method,
                 request.path,

@@ -170,7 +170,7 @@ class _Listener(socketserver.ThreadingTCPServer):
         """Whether the peer may ask, and there is room for it."""
         connection, peer = _of(request, client_address)
         if not self.site.guard.admits(peer):
-            self._complain("http.refused peer=%s reason=%s", plain_address(peer), "security.allowLocalOnly or allowedNetworks")
+            self._complain("http.refused client=%s reason=%s", plain_address(peer), "security.allowLocalOnly or allowedNetworks")
             text = "this address may not ask here; see security.allowLocalOnly and security.allowedNetworks"
             send_and_close(connection, error_response(HTTPStatus.FORBIDDEN, text, self.now()))
             return False
@@ -193,9 +193,9 @@ class _Listener(socketserver.ThreadingTCPServer):
         """A page or a connection failed in a way that nobody foresaw. Called within the handler of that exception."""
         connection, peer = _of(request, client_address)
         if isinstance(sys.exception(), OSError):
-            log.debug("http.connection_lost peer=%s", plain_address(peer))
+            log.debug("http.connection_lost client=%s", plain_address(peer))
             return
-        log.exception("http.fault peer=%s", plain_address(peer))
+        log.exception("http.fault client=%s", plain_address(peer))
         text = "an internal fault; the log has the details"
         send_and_close(connection, error_response(HTTPStatus.INTERNAL_SERVER_ERROR, text, self.now()))
 

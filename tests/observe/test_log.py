@@ -242,6 +242,7 @@ def test_standard_output_made_nonblocking_by_somebody_loses_nothing() -> None:
         output = open_log(LoggingConfig(), writer)
         for number in range(3000):
             LOG.info("x.y number=%d text=%s", number, "x" * 100)
+        assert output.flush(0.1) is False  # the pipe is full: writing would block
         text: list[str] = []
         drain = threading.Thread(target=lambda: text.append(read_to_end(reader)))
         drain.start()

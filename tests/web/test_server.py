@@ -288,6 +288,17 @@ def test_largest_body_is_read(server: WebServer) -> None:
     assert ask(server, "POST", "/admin/retry-failed", body=b"x" * (MAX_BODY_BYTES + 1))[0] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+def test_client_that_sends_too_much_still_gets_the_answer(server: WebServer) -> None:
+    """Its bytes are read and dropped for a while: closing on them would reset the connection in its face."""
+    size = 3 * MAX_BODY_BYTES
+    with socket.socket() as client:
+        client.settimeout(TIMEOUT_SECONDS)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(POST + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
+        assert status_of(read_all(client)) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
 def test_client_that_waits_for_continue_is_told_to_go_on(server: WebServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SECONDS) as client:
         client.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n")
@@ -419,8 +430,8 @@ def test_requests_are_logged_at_debug_and_probes_never(server: WebServer, caplog
         connection.close()
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("http.request")]
     assert [line.split(" took=")[0] for line in lines] == [
-        "http.request peer=127.0.0.1 method=GET path=/health status=200",
-        "http.request peer=127.0.0.1 method=GET path=/nowhere status=404",
+        "http.request client=127.0.0.1 method=GET path=/health status=200",
+        "http.request client=127.0.0.1 method=GET path=/nowhere status=404",
     ]
 
 
