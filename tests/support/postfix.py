@@ -25,6 +25,7 @@ from types import TracebackType
 import pytest
 
 from mailer.mail.outcome import MailerError
+from tests.support.certificates import Certificate
 from tests.support.group import Group
 
 START_TIMEOUT_SECONDS = 30.0  # a start takes under 2 s; the rest is for a machine busy with other tests
@@ -59,14 +60,6 @@ postlog   unix-dgram n - n - 1 postlogd
 
 class PostfixError(MailerError):
     """Postfix did not start, or did not do what was waited for; the text ends in its log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """Files for STARTTLS, in PEM."""
-
-    cert_file: Path
-    key_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +108,6 @@ def require(login: bool = False) -> None:
         pytest.fail(f"CI must run this test: {reason}")
     elif reason:
         pytest.skip(reason)
-
-
-def self_signed(folder: Path) -> Certificate:
-    """A certificate for localhost and 127.0.0.1, good for two days, with its key. Needs openssl, as Postfix's package does."""
-    made = Certificate(folder / "cert.pem", folder / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command += ["-out", str(made.cert_file), "-keyout", str(made.key_file)]
-    subprocess.run(command, check=True, capture_output=True, timeout=START_TIMEOUT_SECONDS)
-    return made
 
 
 def find_program(name: str) -> str | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.postfix import Login, Postfix, PostfixError, Setup, require, self_signed
+from tests.support.certificates import issue, make_ca
+from tests.support.postfix import Login, Postfix, PostfixError, Setup, require
 
 MESSAGE = b"Subject: hello\r\n\r\n.dot\r\n"
 
@@ -31,18 +32,20 @@ def test_two_instances_pass_a_message_on_from_one_to_the_other() -> None:
 
 def test_login_is_needed_and_offered_only_behind_starttls(tmp_path: Path) -> None:
     require(login=True)
-    certificate = self_signed(tmp_path)
+    ca = make_ca(tmp_path)
+    certificate = issue(ca, "localhost", "127.0.0.1")
+    trusting_ca = ssl.create_default_context(cafile=ca.cert_file)
     with Postfix(Setup(login=Login("user", "a pass\\word"), certificate=certificate)) as server:
         with smtplib.SMTP(server.host, server.port) as client:
             client.ehlo()
             assert not client.has_extn("auth")
             with pytest.raises(smtplib.SMTPRecipientsRefused):
                 client.sendmail("a@x.test", ["b@y.test"], MESSAGE)
-            client.starttls(context=ssl.create_default_context(cafile=certificate.cert_file))
+            client.starttls(context=trusting_ca)
             with pytest.raises(smtplib.SMTPAuthenticationError):
                 client.login("user", "wrong")
         with smtplib.SMTP(server.host, server.port) as client:
-            client.starttls(context=ssl.create_default_context(cafile=certificate.cert_file))
+            client.starttls(context=trusting_ca)
             client.login("user", "a pass\\word")
             client.sendmail("a@x.test", ["b@y.test"], MESSAGE)
         [delivered] = server.wait_for_messages(1)
