@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from mailer.mail.envelope import is_message_id
 from mailer.spool.store import SpoolError
 
 PRIVATE_FILE = 0o600
@@ -17,7 +18,6 @@ PRIVATE_DIRECTORY = 0o700
 REASON_SUFFIX = ".reason.txt"
 DRAFT_SUFFIX = "~"  # no id holds a tilde, so no draft of one message is ever the content of another
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNSAFE_IN_NAME = re.compile(r"[^A-Za-z0-9._@+=,-]+")
 _MAX_NAME_CHARS = 120  # leaves room for suffixes below the 255 bytes of a file name
 
@@ -26,15 +26,10 @@ class BadId(SpoolError):
     """A message id that cannot be a file name; nothing was stored under it."""
 
 
-def is_valid_id(text: str) -> bool:
-    """Whether ``text`` may be a message id (spec 4): ``[A-Za-z0-9._-]{1,64}``, and not a name of a directory."""
-    return _ID.fullmatch(text) is not None and text not in {".", ".."}
-
-
 def checked_id(text: str) -> str:
     """``text``, if it is a message id; raises BadId."""
-    if not is_valid_id(text):
-        raise BadId(f"message id {text[:80]!a} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")
+    if not is_message_id(text):
+        raise BadId(f"message id {text[:80]!a} is not 1 to 64 characters of A-Z a-z 0-9 . _ - without a dot first")
     return text
 
 

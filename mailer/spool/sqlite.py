@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mailer.mail.content import LARGE_BYTES, Content, MemoryContent
-from mailer.mail.envelope import Envelope
+from mailer.mail.envelope import Envelope, is_message_id
 from mailer.service import Service
 from mailer.spool import rows, tables
 from mailer.spool.batch import ArrivalRows, ChangeRows
@@ -62,6 +62,7 @@ class SqliteSpool:
         self._writer = Writer(self._places, self._handover, self._ledger, opened.reserve)
         self._service = Service("spool", self._writer)
         self._fetcher = Fetcher(self._readers, self._promote)
+        self._is_closed = False
         self._spoiled: set[str] = set()  # ids whose content file was found damaged while it was read; grows with damage alone
 
     def __repr__(self) -> str:
@@ -161,6 +162,8 @@ class SqliteSpool:
         return MemoryContent(data)
 
     def find(self, message_id: str) -> Stored | None:
+        if not is_message_id(message_id):
+            return None  # the name of a file that somebody dropped in may be anything, lone surrogates too
         with self._readers.reading(is_snapshot=True) as connection:
             row = connection.execute(_SEQ, (message_id,)).fetchone()
             found = load_stored(connection, [row[0]]) if row is not None else []
@@ -204,6 +207,9 @@ class SqliteSpool:
         return chore.count
 
     def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._handover.close()
         self._service.wake()
         if not self._service.join(_CLOSE_SECONDS):

@@ -1,0 +1,255 @@
+"""The archive: a copy of every accepted message in ``emails/archive/YYYY-MM-DD.mbox``, written off the hot path.
+
+The form is mboxrd: a ``From `` line with sender and date, line ends LF, lines that begin like it quoted with ``>``. One
+``Envelope-To:`` line for each recipient follows the ``From `` line, since a Bcc'ed recipient stands nowhere else; the
+message is otherwise as it was accepted. The day is that of the acceptance in local time.
+
+Threads: one of its own writes; any thread adds. One lock guards the queue between them, whose condition ``_room`` wakes
+those who wait for room. How it fails: never at the caller. A message that finds no room within a second, or that
+cannot be written, is dropped, counted and told in the log at most once a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from io import FileIO
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from mailer.mail.content import CHUNK_BYTES, Content, FileContent
+from mailer.mail.envelope import Envelope
+from mailer.service import Service
+from mailer.spool.places import PRIVATE_FILE, Places, make_private_directory
+
+log = logging.getLogger(__name__)
+
+MOST_MESSAGES = 1000
+MOST_BYTES = 32 * 1024 * 1024  # also bounds the open files: at most 128 messages over 256 KiB
+ROOM_WAIT_SECONDS = 1.0  # a session may wait so long for the archive, and no longer
+MOST_RECIPIENTS = 1000  # Envelope-To lines of one message
+SWEEP_SECONDS = 3600.0  # between looks for files that are too old
+REPEAT_LOG_SECONDS = 60.0
+_LONGEST_CARRY_BYTES = 1024 * 1024  # of a line without an end; what follows is surely no start of a line
+
+_DAY = re.compile(r"(\d{4}-\d{2}-\d{2})\.mbox")
+_LOOKS_LIKE_FROM = re.compile(rb"(?<=\n)(?=>*From )")
+_BLANK = re.compile(r"\s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    envelope: Envelope
+    content: Content
+    file: BinaryIO | None  # opened when added: the spool may unlink the content before its turn comes
+
+
+class Archive:
+    """``days``: how long a day's file is kept; 0 keeps all. It may be set at any time."""
+
+    def __init__(self, data_dir: Path, days: int) -> None:
+        self._folder = Places(data_dir.absolute()).archive
+        self.days = days
+        self._service = Service("archive", self)
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)  # told when the thread has taken the queue
+        self._queue: list[_Entry] = []  # this and the next four: guarded by _lock
+        self._bytes = 0
+        self._is_full = False
+        self._is_closing = False
+        self._dropped = 0
+        self._told_dropped = 0  # this and the rest: the archive's thread
+        self._told_at = 0.0
+        self._swept_at = 0.0
+        self._last_error = ""
+
+    def __repr__(self) -> str:
+        return f"Archive({str(self._folder)!r}, waiting={len(self._queue)}, dropped={self.dropped})"
+
+    @property
+    def dropped(self) -> int:
+        """How many messages are missing from the archive."""
+        with self._lock:
+            return self._dropped
+
+    def start(self) -> None:
+        self._service.start()
+
+    def close(self) -> None:
+        """Write what waits, then end the thread. What is added after this is dropped."""
+        with self._lock:
+            self._is_closing = True
+            self._room.notify_all()
+        self._service.wake()
+        self._service.join(30.0)
+
+    def add(self, envelope: Envelope, content: Content) -> None:
+        """Queue a copy. Costs microseconds while there is room; never raises."""
+        file = None
+        if isinstance(content, FileContent):
+            with contextlib.suppress(OSError):
+                file = content.path.open("rb")
+        entry = _Entry(envelope, content, file)
+        with self._lock:
+            fits = self._fits(content.size) or self._wait_for_room(content.size)
+            if fits:
+                self._queue.append(entry)
+                self._bytes += content.size
+                is_first = len(self._queue) == 1
+            else:
+                self._dropped += 1
+        if not fits:
+            if file is not None:
+                file.close()
+            return
+        if is_first:
+            self._service.wake()
+
+    def step(self, now: float) -> float | None:
+        """Write all that waits (``service.Stepper``)."""
+        with self._lock:
+            entries, self._queue, self._bytes, self._is_full = self._queue, [], 0, False
+            is_closing = self._is_closing
+            self._room.notify_all()
+        for day, of_day in groupby(entries, key=lambda entry: _day_of(entry.envelope.accepted_at)):
+            self._write(day, list(of_day))
+        self._tell(now)
+        if entries:
+            return 0.0
+        if is_closing:
+            return None
+        if abs(now - self._swept_at) >= SWEEP_SECONDS:
+            self._swept_at = now
+            self._sweep(now)
+        return REPEAT_LOG_SECONDS
+
+    def _fits(self, size: int) -> bool:
+        if self._is_closing:
+            return False
+        return not self._queue or (len(self._queue) < MOST_MESSAGES and self._bytes + size <= MOST_BYTES)
+
+    def _wait_for_room(self, size: int) -> bool:
+        """Wait once for a disk that is slow; while one has waited in vain, nobody else does."""
+        if self._is_full:
+            return False
+        self._is_full = not self._room.wait_for(lambda: self._fits(size) or self._is_closing, ROOM_WAIT_SECONDS)
+        return self._fits(size)
+
+    def _write(self, day: str, entries: list[_Entry]) -> None:
+        """Append the entries to the day's file; those that fail leave no trace in it."""
+        failed = len(entries)
+        try:
+            make_private_directory(self._folder)
+            with _open(self._folder / f"{day}.mbox") as box:
+                for entry in entries:
+                    start = box.seek(0, os.SEEK_END)
+                    try:
+                        for piece in _gathered(_mboxrd(entry)):
+                            _write_all(box, piece)
+                        failed -= 1
+                    except OSError as error:
+                        self._last_error = f"{error.strerror or error}"
+                        box.truncate(start)
+        except OSError as error:
+            self._last_error = f"{error.strerror or error}"
+        finally:
+            for entry in entries:
+                if entry.file is not None:
+                    entry.file.close()
+        if failed:
+            with self._lock:
+                self._dropped += failed
+
+    def _tell(self, now: float) -> None:
+        dropped = self.dropped
+        if dropped > self._told_dropped and abs(now - self._told_at) >= REPEAT_LOG_SECONDS:
+            log.warning(
+                "archive.dropped messages=%d path=%s error=%r: they were accepted and are delivered, only their copy is missing",
+                dropped - self._told_dropped, self._folder, self._last_error or "the queue was full",
+            )  # fmt: skip
+            self._told_dropped, self._told_at, self._last_error = dropped, now, ""
+
+    def _sweep(self, now: float) -> None:
+        if self.days <= 0:
+            return
+        first_kept = (date.fromisoformat(_day_of(now)) - timedelta(days=self.days)).isoformat()
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                found = _DAY.fullmatch(path.name)
+                if found is not None and found[1] < first_kept:
+                    path.unlink()
+                    log.info("archive.removed path=%s days=%d", path, self.days)
+
+
+def _day_of(time_of_day: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(time_of_day))
+
+
+def _open(path: Path) -> FileIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, PRIVATE_FILE)
+    os.fchmod(descriptor, PRIVATE_FILE)
+    return FileIO(descriptor, "wb")  # without a buffer: what failed to be written must not be written later
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pieces joined to a size that is worth a write."""
+    held: list[bytes] = []
+    for piece in pieces:
+        held.append(piece)
+        if sum(map(len, held)) >= CHUNK_BYTES:
+            yield b"".join(held)
+            held = []
+    yield b"".join(held)
+
+
+def _write_all(box: FileIO, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[box.write(view) or 0 :]
+
+
+def _mboxrd(entry: _Entry) -> Iterator[bytes]:
+    envelope = entry.envelope
+    sender = _BLANK.sub("-", str(envelope.sender)) or "MAILER-DAEMON"  # RFC 4155: the addr-spec ends at the first blank
+    lines = [f"From {sender} {time.asctime(time.gmtime(envelope.accepted_at))}\n"]
+    lines += [f"Envelope-To: {recipient.address}\n" for recipient in envelope.recipients[:MOST_RECIPIENTS]]
+    yield "".join(lines).encode("utf-8", "replace")
+    file = entry.file
+    yield from quoted(entry.content.chunks() if file is None else iter(lambda: file.read(CHUNK_BYTES), b""))
+    yield b"\n"
+
+
+def quoted(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines with LF as their end, and ``>`` before each that looks like a ``From `` line, quoted or not."""
+    carry, before = b"", b"\n"
+    for chunk in chunks:
+        data = carry + chunk
+        cut = data.rfind(b"\n") + 1
+        if cut == 0:
+            if len(data) < _LONGEST_CARRY_BYTES:
+                carry = data
+                continue
+            cut = len(data) - 1  # the last byte may be a CR whose LF comes next
+        carry = data[cut:]
+        yield _quote(before, data[:cut])
+        before = data[cut - 1 : cut]
+    if carry:
+        yield _quote(before, carry)
+        yield b"\n"
+
+
+def _quote(before: bytes, block: bytes) -> bytes:
+    """``before`` is the byte in front of the block: a line begins where it is LF."""
+    block = block.replace(b"\r\n", b"\n")
+    if b"From " not in block:
+        return block
+    return _LOOKS_LIKE_FROM.sub(b">", before + block)[1:]

@@ -1,0 +1,83 @@
+"""Reading a file of ``emails/failed`` into a message: whole where it is small or foreign, in pieces where it is large and ours.
+
+No threads, no locks. Fails with ``Unreadable``, or OSError from the file and from where large content is kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+from mailer.mail.content import LARGE_BYTES, Content, MemoryContent
+from mailer.mail.envelope import Options
+from mailer.spool import parked
+from mailer.spool.canonical import Canonical
+from mailer.spool.parked import ParkedFile, Unreadable
+from mailer.spool.places import make_private_directory
+from mailer.spool.unlinked import UnlinkedContent
+
+LARGEST_WHOLE_BYTES = 64 * 1024 * 1024
+"""Files in a form that is not ours are read whole, up to this: the Go program's limit of 25 MiB in base64, twice."""
+HEAD_BYTES = 4 * 1024 * 1024  # where Data opens in our own form: 1,000 recipients with long replies are 1.5 MB
+_PIECE_BYTES = 64 * 1024  # a multiple of 4: base64 decodes piece by piece
+
+
+def read_parked(file: BinaryIO, folder: Path) -> ParkedFile:
+    """The message in ``file``. Content over 256 KiB goes into a file without a name in ``folder``."""
+    start = file.read(HEAD_BYTES)
+    if len(start) == HEAD_BYTES:
+        split = parked.split_large(start)
+        if split is not None:
+            return _read_in_pieces(file, folder, *split)
+    data = start + file.read(LARGEST_WHOLE_BYTES + 1 - len(start))
+    if len(data) > LARGEST_WHOLE_BYTES:
+        raise Unreadable(f"it has over {LARGEST_WHOLE_BYTES} bytes and was not written by mailer")
+    found = parked.parse(data)
+    del data, start
+    text = found.pop("data", None)
+    if not isinstance(text, str):
+        raise Unreadable("Data is missing" if text is None else "Data is no string")
+    head = parked.head_of(found)
+    form = Canonical()
+    content = form.feed(parked.decode(text.replace("\r", "").replace("\n", ""))) + form.finish()
+    if len(content) <= LARGE_BYTES:
+        return _message(head, MemoryContent(content), form)
+    kept = _unlinked(folder)
+    kept.write(content)
+    return _message(head, kept, form)
+
+
+def _read_in_pieces(file: BinaryIO, folder: Path, head_json: bytes, data_at: int) -> ParkedFile:
+    head = parked.head_of(parked.parse(head_json))
+    form, content = Canonical(), _unlinked(folder)
+    file.seek(data_at)
+    is_whole = False
+    while not is_whole and (piece := file.read(_PIECE_BYTES)):
+        text, quote, tail = piece.partition(b'"')
+        is_whole = bool(quote)
+        content.write(form.feed(parked.decode(text)))
+        if is_whole and (tail + file.read(_PIECE_BYTES)).strip() != b"}":
+            raise Unreadable("it goes on behind Data")
+    if not is_whole:
+        raise Unreadable("it ends within Data")
+    content.write(form.finish())
+    return _message(head, content, form)
+
+
+def _unlinked(folder: Path) -> UnlinkedContent:
+    make_private_directory(folder)
+    return UnlinkedContent(folder)
+
+
+def _message(head: parked.Head, content: Content, form: Canonical) -> ParkedFile:
+    """The options as the file says, and what the content and the addresses ask for beyond that."""
+    said = head.options
+    options = Options(
+        body="8BITMIME" if form.is_8bit else said.body,
+        smtputf8=said.smtputf8 or head.sender.needs_smtputf8 or any(r.address.needs_smtputf8 for r in head.recipients),
+        has_long_lines=form.has_long_lines,
+        is_report=said.is_report,
+        client=said.client,
+        login=said.login,
+    )
+    return ParkedFile(head.id, head.sender, head.recipients, content, head.accepted_at, head.rounds, options)
