@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024  # connections that may wait for accept; the kernel cuts it to net.core.somaxconn
 PAUSE_SECONDS = 0.1
 """After an accept that failed for want of descriptors: time for a session to end."""
+POLL_SECONDS = 0.1
+"""How often socketserver looks whether it should stop; that delays the stop, not the accepting."""
 COMPLAINT_SECONDS = 60.0
 """Log lines about that come at most so often."""
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -58,7 +60,7 @@ class Listener(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         self._thread = threading.Thread(
-            target=self.serve_forever, name=f"smtp-accept-{self.port}", kwargs={"poll_interval": 0.5}, daemon=True
+            target=self.serve_forever, name=f"smtp-accept-{self.port}", kwargs={"poll_interval": POLL_SECONDS}, daemon=True
         )
         self._thread.start()
 

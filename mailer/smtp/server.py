@@ -241,6 +241,9 @@ def certificate_context(config: Config) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8314 4.1, RFC 8996
     context.options |= ssl.OP_NO_RENEGOTIATION  # costs a server more than a client
+    # A stop ends the wait for input by shutting the socket for reading, and 421 must still be sayable then. A cut
+    # cannot pass for an end in SMTP, where lines and messages have ends of their own.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     for path in {cert, key}:
         _check_readable(path)
     try:

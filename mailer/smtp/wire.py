@@ -33,6 +33,9 @@ HANDSHAKE_SECONDS = 30.0
 
 _END_OF_DATA = b"\r\n.\r\n"
 
+_SILENT_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, TimeoutError)
+"""How a handshake ends whose client has said nothing: a probe of the port, which leaves no log line."""
+
 
 class SocketLike(Protocol):
     """What a ``Wire`` asks of a socket; ``recv_into`` raises TimeoutError, and with timeout 0 BlockingIOError."""
@@ -228,7 +231,7 @@ class Wire:
             sock.do_handshake()
             sock.settimeout(self._tick)
         except (OSError, ValueError) as error:  # ValueError: the connection ended before the handshake began
-            is_silent = isinstance(error, (ssl.SSLEOFError, ConnectionError, TimeoutError)) and self.received_bytes == 0
+            is_silent = isinstance(error, _SILENT_ENDS) and self.received_bytes == 0
             raise Disconnect(None, "" if is_silent else f"TLS handshake failed: {error}") from None
         self.is_tls = True
 
