@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mailer.config.schema import ProviderConfig
 from mailer.events import Hub
@@ -42,11 +42,12 @@ def provider_for(
     hub: Hub | None = None,
     windows: Windows | None = None,
     surroundings: Surroundings | None = None,
-    **settings: object,
+    timeout: int = 10,
+    settings: Mapping[str, object] | None = None,
 ) -> Provider:
     """A provider at an upstream (or a bare port of loopback)."""
     host, port = ("127.0.0.1", upstream) if isinstance(upstream, int) else (upstream.host, upstream.port)
-    config = ProviderConfig(**{"name": "first", "timeout": 10, "host": host, "port": port, **settings})  # type: ignore[arg-type]  # checked at run time
+    config = ProviderConfig(**{"name": "first", "timeout": timeout, "host": host, "port": port, **(settings or {})})  # type: ignore[arg-type]  # any of its fields
     return Provider(config, "mailer.test", windows or new_windows(), hub or Hub(), surroundings or Surroundings(clock=clock))
 
 
