@@ -27,6 +27,7 @@ from mailer.spool.archive import Archive
 from mailer.spool.failed import FailedStore
 from mailer.spool.sqlite import SqliteSpool
 from mailer.spool.store import Totals
+from mailer.transport.peer import Surroundings
 from mailer.transport.providers import ProviderSet
 from mailer.web.server import WebServer
 from mailer.window import Windows
@@ -133,7 +134,7 @@ class App:
     def why_not_accepting(self) -> str:
         if self._draining.is_set():
             return "stopping"
-        return "" if self.parts.spool.writable else "the spool cannot write: see the log, and the free space of dataDir"
+        return "" if self.parts.spool.accepting else "the spool cannot take mail: see the log, and the free space of dataDir"
 
     def why_not_ready(self) -> str:
         return self.why_not_accepting() or self.parts.dispatcher.why_stuck()
@@ -206,13 +207,14 @@ def _build(config: Config, app: App, lines_dropped: Callable[[], int], stack: co
     failed = FailedStore(config.data_dir)
     archive = Archive(config.data_dir, config.security.archive_days)
     windows = Windows(spool.load_usage)
-    providers = ProviderSet(config, windows, hub)
+    providers = ProviderSet(config, windows, hub, Surroundings())
     dispatcher = Dispatcher(config, spool, failed, providers, hub)
     providers.on_breaker_closed = dispatcher.breaker_closed
     # Ended in the reverse order: the spool writes its last records, then the files that follow them are put in place.
     stack.callback(archive.close)
     stack.callback(dispatcher.finish_parking)
     stack.callback(spool.close)
+    stack.callback(lambda: spool.save_usage(windows.take_changes()))
     stack.callback(providers.close)
     limiter = RateLimiter(config.rate_limits, windows, hub)
     smtp = SmtpServer(config, dispatcher.intake, limiter, hub)

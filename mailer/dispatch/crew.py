@@ -124,7 +124,7 @@ class Crew:
             services = list(self._workers.values())
         for service in services:
             service.stop()
-        self.queue.wake_all()
+        self.queue.close()
         deadline = time.monotonic() + timeout_seconds
         ended = [service.join(max(0.0, deadline - time.monotonic())) for service in services]
         return all(ended)

@@ -93,16 +93,19 @@ class FairQueue(queue.Queue[Job]):
         return True
 
     def take(self, timeout_seconds: float) -> Job | None:
-        """The next job in turn, its slot taken; None when none can be had within the time. ``leave`` its way after."""
+        """The next job in turn, its slot taken; None when none can be had within the time, or the queue is closed.
+
+        ``leave`` its way afterwards.
+        """
         with self.mutex:
-            if not self._qsize():
-                deadline = time.monotonic() + timeout_seconds
-                while not self._qsize():
-                    remaining = deadline - time.monotonic()
-                    if remaining <= 0:
-                        return None
-                    self.not_empty.wait(remaining)
-            return self._get()
+            deadline = 0.0
+            while not self._qsize():
+                deadline = deadline or time.monotonic() + timeout_seconds
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._is_closed:
+                    return None
+                self.not_empty.wait(remaining)
+            return None if self._is_closed else self._get()
 
     def leave(self, way: str) -> None:
         """Give back a slot."""
@@ -121,9 +124,10 @@ class FairQueue(queue.Queue[Job]):
             self._put(job)
             return False
 
-    def wake_all(self) -> None:
-        """End the waiting of every worker in ``take`` (they see None or a job)."""
+    def close(self) -> None:
+        """Give out nothing more: every ``take``, waiting or to come, returns None."""
         with self.mutex:
+            self._is_closed = True
             self.not_empty.notify_all()
 
     def forget_limits(self) -> None:
@@ -158,6 +162,7 @@ class FairQueue(queue.Queue[Job]):
     def _init(self, maxsize: int) -> None:  # noqa: ARG002 - queue.Queue's signature
         self._size = 0
         self._kept_bytes = 0
+        self._is_closed = False
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
 
     def _qsize(self) -> int:

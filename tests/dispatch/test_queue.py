@@ -168,6 +168,18 @@ def test_new_limits_hold_after_a_reload() -> None:
     assert queue.take(0) is not None
 
 
+def test_closed_queue_ends_every_wait_and_gives_out_nothing() -> None:
+    queue = fair_queue()
+    taken: list[Job | None] = []
+    waiter = threading.Thread(target=lambda: taken.append(queue.take(60)))
+    waiter.start()
+    queue.close()
+    waiter.join(30)
+    assert taken == [None]
+    queue.offer(job())
+    assert queue.take(0) is None
+
+
 def test_many_threads_lose_and_double_nothing() -> None:
     queue = fair_queue(size=100, limit=3)
     total, taken, lock = 3000, [], threading.Lock()

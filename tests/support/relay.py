@@ -65,7 +65,7 @@ class Relay:
         self.http_port = 0
 
     def __enter__(self) -> Relay:
-        return self.start()
+        return self if self._process is not None and self._process.poll() is None else self.start()
 
     def __exit__(self, *exc: object) -> None:
         self.kill()
@@ -101,10 +101,10 @@ class Relay:
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
 
-    def start(self) -> Relay:
+    def start(self, environ: Mapping[str, str] | None = None) -> Relay:
         """Start and wait until it serves."""
         seen = len(self.lines)
-        self.launch()
+        self.launch(environ)
         line = self.wait_for_line(r" ready smtp=", since=seen)
         ports = dict(re.findall(r"(smtp|http)=(\d+)", line))
         self.smtp_port, self.http_port = int(ports["smtp"]), int(ports.get("http", 0))
