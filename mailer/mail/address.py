@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from mailer.mail.outcome import MailerError
@@ -33,6 +34,8 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
     "\U000e0000-\U000e0fff]"
 )
+
+_SIGNS = frozenset(chr(code) for code in range(128) if not (chr(code).isalnum() or chr(code) in ".-"))
 
 
 class AddressError(MailerError):
@@ -110,7 +113,7 @@ def _parse_slowly(text: str, smtputf8: bool) -> Address:
         raise AddressError(f"domain is longer than {MAX_DOMAIN_OCTETS} octets")
     if domain.startswith("["):
         _check_literal(domain)
-    elif _UDOMAIN.fullmatch(domain) is None:
+    elif _UDOMAIN.fullmatch(domain) is None or not _is_stable(domain):
         raise AddressError("domain is not a sequence of labels joined by dots")
     return Address(local_part, domain)
 
@@ -126,6 +129,14 @@ def _split(text: str) -> tuple[str, str]:
     if local_part == '""':
         raise AddressError("local part is empty")
     return local_part, rest[1:]
+
+
+def _is_stable(domain: str) -> bool:
+    """Whether no character turns into a dot or another sign where a resolver folds it (RFC 5891 5.2): ``ａ．ｂ`` has a dot."""
+    if domain.isascii():
+        return True
+    folded = unicodedata.normalize("NFKC", domain).replace("\u3002", ".").replace("\uff61", ".")
+    return folded.count(".") == domain.count(".") and not set(folded) & _SIGNS
 
 
 def _check_literal(domain: str) -> None:
