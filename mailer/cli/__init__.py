@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 from mailer import __version__
@@ -98,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line (default: this process's own); returns the exit code."""
+    sys.excepthook = _end_as_faulty
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.command and (arguments.daemon or arguments.pidfile):
@@ -112,3 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     return code
+
+
+def _end_as_faulty(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    """What nobody has caught is a fault of ours: show it, and end whatever threads are left with 70."""
+    sys.__excepthook__(kind, fault, trace)
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    sys.stderr.flush()
+    os._exit(os.EX_SOFTWARE)

@@ -7,6 +7,7 @@ thread opens and reopens. Raises OSError when the file cannot be opened.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ def output_path(log_file: str, data_dir: Path) -> Path:
 
 def open_output(path: Path) -> int:
     """A descriptor that appends to ``path``; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
 
 

@@ -43,7 +43,13 @@ def exit_code(fault: BaseException) -> int:
 
 def report(fault: MailerError | OSError) -> int:
     """Say on standard error what is wrong; returns the exit code."""
-    for line in fault.problems if isinstance(fault, ConfigError) else [str(fault)]:
+    if isinstance(fault, ConfigError):
+        lines = fault.problems
+    elif isinstance(fault, OSError) and fault.filename is not None:
+        lines = [f"{fault.filename}: {fault.strerror}"]
+    else:
+        lines = [str(fault)]
+    for line in lines:
         print(f"mailer: {line}", file=sys.stderr)
     return exit_code(fault)
 

@@ -88,7 +88,6 @@ class _Serving:
     def start(self) -> None:
         """Serve. Raises MailerError or OSError when that cannot be."""
         self._signals.install(signal.SIGHUP)  # one that arrives early must not end us
-        sys.excepthook = _log_uncaught
         threading.excepthook = _log_thread_death
         log.info("start version=%s pid=%d python=%s", __version__, process.main_pid(), sys.version.split()[0])
         _log_warnings(self._loaded)
@@ -178,10 +177,6 @@ def _files_wanted(config: Config) -> int:
 def _log_warnings(loaded: Loaded) -> None:
     for warning in loaded.warnings:
         log.warning("config.warning text=%r", warning)
-
-
-def _log_uncaught(kind: type[BaseException], fault: BaseException, _trace: object) -> None:
-    log.critical("process.fault error=%r", f"{kind.__name__}: {fault}", exc_info=fault)
 
 
 def _log_thread_death(death: threading.ExceptHookArgs) -> None:

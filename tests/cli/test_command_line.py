@@ -114,3 +114,14 @@ def test_a_reader_who_has_gone_is_no_error(tmp_path: Path, flags: list[str]) -> 
         command = [sys.executable, *flags, str(SCRIPT), "check"]
         answer = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=tmp_path)
     assert (answer.returncode, "Traceback" in answer.stderr) == (0, False)
+
+
+def test_a_fault_of_the_program_itself_is_shown_and_ends_with_70() -> None:
+    code = (
+        "import sys, types, threading; from mailer.cli import main\n"
+        "def run(arguments): threading.Thread(target=threading.Event().wait).start(); raise ValueError('a fault')\n"
+        "sys.modules['mailer.cli.check'] = types.SimpleNamespace(run=run); main(['check'])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert answer.returncode == os.EX_SOFTWARE
+    assert "ValueError: a fault" in answer.stderr

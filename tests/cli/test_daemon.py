@@ -118,4 +118,4 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, where: str) -> N
     config = write_config(tmp_path, **({"logging": {"file": nowhere}} if where == "output" else {}))
     answer = start("-config", str(config), *(["--pidfile", nowhere] if where == "pidfile" else []))
     assert answer.returncode == os.EX_CANTCREAT
-    assert nowhere in answer.stderr or "Not a directory" in answer.stderr
+    assert f"{nowhere}: Not a directory" in answer.stderr
