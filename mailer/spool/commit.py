@@ -161,6 +161,12 @@ class Writer:
                 log.error("spool.refused_message id=%s error=%r", arrival.rows.id, describe(error))
                 kind = AlreadyKnown if isinstance(error, sqlite3.IntegrityError) else SpoolError
                 arrival.settle(kind(f"message {arrival.rows.id} cannot be stored: {describe(error)}"))
+        rest = Group(chores=group.chores, usage=group.usage)
+        error = self._write(rest) if rest else None
+        if error is not None:
+            log.error("spool.refused_chore error=%r", describe(error))
+            rest.fail(SpoolError(f"the spool cannot do this: {describe(error)}"))
+        group.chores, group.usage = [], {}
         for change in group.changes:
             error = self._write(Group(changes=[change]))
             if error is not None:

@@ -24,7 +24,7 @@ from mailer.spool.tables import READY, WAITING
 MOST_RECIPIENTS = 20_000  # in one answer, so that 500 messages of 1,000 recipients do not fill the memory
 SENDERS_A_READ = 64  # one call into SQLite for all of them
 HEAD_ROWS = 4  # of each sender that is found, its first messages come along
-_GROWTH = 8  # whoever needs more of one sender reads so many times more at once: 100,000 messages in six reads
+_GROWTH = 4  # whoever needs more of one sender reads so many times more at once: 4,000 held messages in six reads
 
 _NEXT_LANE = "SELECT min(lane) FROM messages WHERE turn = ? AND lane > ?"
 _FIRST_LANE = "SELECT min(lane) FROM messages WHERE turn = ?"

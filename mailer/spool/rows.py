@@ -59,13 +59,13 @@ def message_row(stored: Stored, body: int, crc: int) -> Row:
     due_at = _time(stored.due_at)
     return (
         envelope.id,
-        _text(str(envelope.sender)),
-        _text(stored.lane),
+        plain_text(str(envelope.sender)),
+        plain_text(stored.lane),
         _state_number(stored.state, stored.rounds),
         turn_of(due_at, envelope.accepted_at),
         due_at,
         _count(stored.rounds),
-        _text(stored.progress),
+        plain_text(stored.progress),
         waits_text(stored.waits_for),
         stored.holder.value,
         body,
@@ -84,14 +84,14 @@ def recipient_row(recipient: Recipient) -> Row:
     address, reply = recipient.address, recipient.reply
     return (
         recipient.index,
-        _text(address.local_part),
-        _text(address.domain),
+        plain_text(address.local_part),
+        plain_text(address.domain),
         _state_number(recipient.state, recipient.attempts),
         _count(recipient.attempts),
-        _text(recipient.provider),
+        plain_text(recipient.provider),
         None if reply is None else _count(reply.code),
-        None if reply is None else _text(reply.enhanced),
-        None if reply is None else _text(reply.text),
+        None if reply is None else plain_text(reply.enhanced),
+        None if reply is None else plain_text(reply.text),
         _time(recipient.updated_at) or 0.0,
     )
 
@@ -105,10 +105,10 @@ def change_row(record: Record) -> Row:
         turn_of(due_at, at),
         due_at,
         _count(record.rounds),
-        _text(record.progress),
+        plain_text(record.progress),
         waits_text(record.waits_for),
         record.holder.value,
-        None if record.lane is None else _text(record.lane),
+        None if record.lane is None else plain_text(record.lane),
         at if record.state.is_final else None,
     )
 
@@ -120,7 +120,7 @@ def turn_of(due_at: float | None, now: float) -> int | None:
 
 
 def waits_text(ways: Sequence[str]) -> str:
-    return json.dumps([_text(way) for way in ways]) if ways else ""
+    return json.dumps([plain_text(way) for way in ways]) if ways else ""
 
 
 def as_read(row: Sequence[Any]) -> Row:
@@ -209,6 +209,6 @@ def _count(value: int) -> int:
     return min(max(value, 0), _LARGEST_COUNT)
 
 
-def _text(value: str) -> str:
+def plain_text(value: str) -> str:
     """``value`` without lone surrogates, which SQLite cannot hold."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")

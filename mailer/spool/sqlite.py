@@ -130,7 +130,7 @@ class SqliteSpool:
             record.id,
             rows.change_row(record),
             [rows.recipient_row(recipient) for recipient in record.recipients],
-            () if record.state.is_final else tuple(record.waits_for),
+            () if record.state.is_final else [rows.plain_text(way) for way in record.waits_for],
         )
         self._handover.change(Change(change, done))
 
@@ -275,5 +275,5 @@ def _arrival(stored: Stored, body: int, crc: int, data: bytes | None, size: int)
         rows.message_row(stored, body, crc),
         [rows.recipient_row(recipient) for recipient in stored.envelope.recipients],
         data,
-        tuple(stored.waits_for),
+        [rows.plain_text(way) for way in stored.waits_for],
     )

@@ -108,19 +108,20 @@ def create(path: Path) -> None:
         os.close(descriptor)  # nothing has it open yet: closing would drop SQLite's POSIX locks
     connection = _open(path)
     try:
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # must stand before the first table
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
         if version == 0 and tables == 0:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # both must stand before the first table
+        else:
+            _check_identity(connection, path, version)
+        connection.execute("PRAGMA journal_mode = WAL")
+        if tables == 0:
+            connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(
                 f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                 f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
-            return
-        _check_identity(connection, path, version)
     finally:
         connection.close()
 
