@@ -6,16 +6,17 @@ recipient gets a verdict, faults included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailer.mail.address import Address
 from mailer.mail.content import Content
-from mailer.mail.envelope import Options, Recipient
+from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Delivery, MailerError, Reply, Stage, Verdict
 from mailer.transport.client import Conversation, received
 from mailer.transport.delay import named_delay
 from mailer.transport.faults import FOREIGN, ContentUnreadable, Fault, is_lost, nonsense, reply_for
+from mailer.transport.needs import has_utf8_header, is_8bit, readable
 from mailer.transport.wire import stuffed
 
 GROUP_RECIPIENTS = 100
@@ -80,8 +81,6 @@ class Transaction:
             is_fault = is_lost(error)
             self._give_all(conversation.stage, reply_for(error), in_doubt=self._dot_sent and not _is_answer(error))
             conversation.close()
-        if conversation.has_unread:
-            conversation.close()  # more was said than asked: the next reply could not be told from it
         return Outcome(self._verdicts, conversation.stage, self._reply, is_fault, is_stale=is_fault and not self._was_heard)
 
     def _converse(self) -> None:
@@ -112,7 +111,7 @@ class Transaction:
     def _fits_ascii(self, content: Content) -> bool:
         """For a peer without SMTPUTF8 (RFC 6531 3.2): what needs it gets a verdict that lets the next way try."""
         verdict = Verdict(Stage.MAIL, Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer"))
-        if not self._sender.local_part.isascii() or (self._delivery.envelope.options.smtputf8 and _has_utf8_header(content)):
+        if not self._sender.local_part.isascii() or (self._delivery.envelope.options.smtputf8 and has_utf8_header(content)):
             self._give_all(verdict.stage, verdict.reply)
             return False
         for recipient in self._delivery.recipients:
@@ -127,7 +126,7 @@ class Transaction:
         parts = [b"MAIL FROM:" + self._path(self._sender)]
         if "SIZE" in extensions:
             parts.append(b"SIZE=%d" % content.size)
-        if "8BITMIME" in extensions and _is_8bit(options, content):
+        if "8BITMIME" in extensions and is_8bit(options, content):
             parts.append(b"BODY=8BITMIME")
         if "SMTPUTF8" in extensions and (options.smtputf8 or self._has_utf8_address()):
             parts.append(b"SMTPUTF8")
@@ -258,7 +257,7 @@ class Transaction:
 
     def _send_stuffed(self, content: Content) -> None:
         try:
-            for piece in stuffed(_readable(content)):
+            for piece in stuffed(readable(content)):
                 self._conversation.send(piece)
         except FOREIGN:
             # The last piece holds the dot and counts only when all of it went out, so the message was not ended.
@@ -278,32 +277,3 @@ class Transaction:
 def _is_answer(error: BaseException) -> bool:
     """Whether the server did answer, with 421: then nothing is in doubt."""
     return isinstance(error, Fault) and error.reply.code == 421
-
-
-def _readable(content: Content) -> Iterator[bytes]:
-    """The content's pieces; a file that cannot be read must not look like a broken connection."""
-    try:
-        yield from content.chunks()
-    except OSError as error:
-        raise ContentUnreadable(f"content cannot be read: {error.strerror or error}") from error
-
-
-def _is_8bit(options: Options, content: Content) -> bool:
-    """Whether to declare BODY=8BITMIME (RFC 6152 3). Declared 7BIT is believed; large content is not read to find out,
-    since declaring too much costs nothing with a peer that offers it."""
-    if options.body == "8BITMIME":
-        return True
-    if options.body == "7BIT":
-        return False
-    return content.size > 65536 or any(not piece.isascii() for piece in _readable(content))
-
-
-def _has_utf8_header(content: Content) -> bool:
-    """Whether a header field goes beyond ASCII, which needs SMTPUTF8 (RFC 6532 3.2)."""
-    for piece in _readable(content):
-        end = piece.find(b"\r\n\r\n")
-        if not piece[: end if end >= 0 else len(piece)].isascii():
-            return True
-        if end >= 0:
-            return False
-    return False

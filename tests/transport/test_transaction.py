@@ -78,6 +78,7 @@ def test_when_every_recipient_is_refused_the_answer_to_data_says_nothing(upstrea
     assert provider.deliver(delivery_to("d@x.test"))[0].is_delivered, "the connection serves on"
     messages = [t for t in upstream.transactions if t.recipients]
     assert [m.recipients for m in messages] == [("d@x.test",)]
+    assert all(t.data == b"" for t in upstream.transactions if not t.recipients)
     assert messages[0].data == BODY
     provider.close()
 
@@ -212,7 +213,7 @@ def test_large_content_streams_from_its_file(upstream: Upstream, tmp_path: Path)
 def test_content_cut_on_our_disk_is_never_ended_on_the_wire(upstream: Upstream, tmp_path: Path) -> None:
     path = tmp_path / "content"
     path.write_bytes(BODY * 5000)
-    verdict = deliver(upstream, delivery_to(content=FileContent(path, len(BODY) * 6000)))[0]
+    verdict = provider_for(upstream).deliver(delivery_to(content=FileContent(path, len(BODY) * 6000)))[0]
     assert (verdict.stage, verdict.reply.code, verdict.reply.enhanced) == (Stage.LOCAL, 451, "4.3.0")
     assert not verdict.in_doubt
     upstream.wait_until(lambda: upstream.open_connections == 0)
