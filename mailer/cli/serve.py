@@ -83,6 +83,7 @@ class _Serving:
         self._loaded = loaded
         self._app = App(loaded.config, lambda: self._log_output.lines_dropped)
         self._drain: threading.Thread | None = None
+        self._drained = threading.Event()
         self._exit_code = os.EX_SOFTWARE  # unless the drain ends as it should
 
     def start(self) -> None:
@@ -110,7 +111,7 @@ class _Serving:
                     self._reload()
                 elif number in STOPPING:
                     self._stop(number)
-            if self._drain and not self._drain.is_alive():
+            if self._drained.is_set():
                 log.info("stop.done code=%d", self._exit_code)
                 return self._exit_code
 
@@ -144,6 +145,7 @@ class _Serving:
             self._app.stop()
             self._exit_code = os.EX_OK
         finally:
+            self._drained.set()  # before the wake: whoever it wakes looks at this, not at whether the thread has ended yet
             self._signals.wake()
 
     def _reload(self) -> None:
