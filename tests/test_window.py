@@ -63,6 +63,14 @@ def test_what_is_given_back_a_minute_later_is_free_again() -> None:
     assert counts.take("a", 1, limits, NOW + 2 * MINUTE) == 1
 
 
+def test_what_is_given_back_may_lie_in_several_buckets() -> None:
+    counts = windows()
+    for wait in (0, 2 * MINUTE, 30 * MINUTE):
+        counts.take("a", 2, UNLIMITED, NOW + wait)
+    counts.give_back("a", 5, NOW + 30 * MINUTE)
+    assert counts.counts("a", NOW + 30 * MINUTE) == (1, 1)
+
+
 def test_more_is_never_given_back_than_was_counted() -> None:
     counts = windows()
     counts.take("a", 2, UNLIMITED, NOW)

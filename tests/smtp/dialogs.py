@@ -124,7 +124,8 @@ def configured(dialog: Dialog) -> Setting:
             setting.client = str(value)
             continue
         if key == "default_password":
-            value = Secret(str(value))
+            setting.config = replace(setting.config, default_password=Secret(str(value)))
+            continue
         section, dot, name = key.partition(".")
         changes: dict[str, Any] = {section: replace(getattr(setting.config, section), **{name: value}) if dot else value}
         setting.config = replace(setting.config, **changes)

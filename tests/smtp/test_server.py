@@ -238,8 +238,12 @@ def test_idle_sessions_are_told_and_ended() -> None:
         idle, amid = served.client(), served.client()
         assert idle.reply()[:3] == amid.reply()[:3] == "220"
         amid.ask(*BEGIN[:3])
+        done = served.client()
+        begin(served, done)
+        assert done.ask(b".").startswith("250 2.0.0")
         served.server.stop_accepting()
         assert served.server.close_sessions(WAIT_SECONDS)
+        assert done.reply().startswith("421 4.3.2")
         assert idle.reply().startswith("421 4.3.2")
         assert amid.reply().startswith("421 4.3.2")
         assert idle.reply() == amid.reply() == ""

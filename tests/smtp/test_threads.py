@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from mailer.smtp.threads import SessionThreads
+from mailer.smtp.threads import SessionThreads, Task
 
 WAIT_SECONDS = 20.0
 
@@ -57,20 +57,37 @@ def test_an_idle_thread_ends() -> None:
     threads.close()
 
 
-def test_no_task_is_lost_to_a_thread_that_is_giving_up() -> None:
-    threads = SessionThreads("test-race", idle_seconds=0.0005)
-    done = threading.Semaphore(0)
-    pause = threading.Event()
+class LateQueue(queue.SimpleQueue[Task | None]):
+    """Its waiting thread gives up at the very moment at which a task is put."""
 
-    def release() -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Event()
+        self.was_put = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Task | None:
+        if timeout is None:
+            return super().get(block)
+        self.waits.set()
+        assert self.was_put.wait(WAIT_SECONDS)
+        raise queue.Empty
+
+
+def test_no_task_is_lost_to_a_thread_that_is_giving_up() -> None:
+    threads = SessionThreads("test-race")
+    tasks = threads._tasks = LateQueue()
+    done = threading.Semaphore(0)
+
+    def work() -> None:
         done.release()
 
-    for round_ in range(300):
-        threads.run(release)
-        if round_ % 3 == 0:
-            pause.wait(0.0006)
-    for _ in range(300):
+    threads.run(work)
+    assert tasks.waits.wait(WAIT_SECONDS)
+    threads.run(work)
+    tasks.was_put.set()
+    for _ in range(2):
         assert done.acquire(timeout=WAIT_SECONDS)
+    assert threads.started == 1
     threads.close()
 
 

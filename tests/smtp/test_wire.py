@@ -157,6 +157,16 @@ def test_a_large_message_comes_in_bounded_pieces_that_part_no_crlf(line: bytes) 
     assert len(reader._buffer) < LAST_BUFFER_BYTES  # and the memory is given back
 
 
+@pytest.mark.parametrize("before", [b"", b"begin\r\n"])
+@pytest.mark.parametrize("off", range(-4, 3))
+def test_a_crlf_at_the_edge_of_the_buffer_stays_together(off: int, before: bytes) -> None:
+    content = before + b"x" * (LAST_BUFFER_BYTES + off) + b"\r\n.y\r\n"
+    reader = wire(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+    pieces = list(reader.read_data())
+    assert b"".join(pieces) == content
+    assert not any(piece.endswith(b"\r") for piece in pieces)
+
+
 def test_data_that_trickles_in_is_cut_off() -> None:
     clock = FakeClock()
     pieces: list[bytes | float] = []
