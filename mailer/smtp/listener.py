@@ -48,6 +48,7 @@ class Listener(socketserver.ThreadingTCPServer):
         self._thread: threading.Thread | None = None
         super().__init__(sock.getsockname()[:2], socketserver.BaseRequestHandler, bind_and_activate=False)
         self.socket.close()  # socketserver has made one of its own
+        sock.setblocking(False)  # a client that has gone before it was accepted must not hold up this thread
         self.socket = sock
         self.server_address = sock.getsockname()[:2]
 

@@ -24,7 +24,7 @@ from mailer.policy.access import Access, is_loopback, plain_address
 from mailer.policy.auth import FailedLogins
 from mailer.policy.limits import RateLimiter
 from mailer.smtp.listener import Listener, ListenError, addresses_of, bind, close_quietly
-from mailer.smtp.replies import ACCESS_DENIED, TOO_MANY_CONNECTIONS
+from mailer.smtp.replies import ACCESS_DENIED, SHUTTING_DOWN, TOO_MANY_CONNECTIONS
 from mailer.smtp.session import Intake, Services, Session
 from mailer.smtp.terms import Peer, Terms
 from mailer.smtp.threads import SessionThreads
@@ -186,7 +186,8 @@ class SmtpServer:
         wire = Wire(sock, rules.terms.pace)
         peer = Peer.at(address)
         if not self._admit(wire, peer, rules):
-            close_quietly(sock, b"" if implicit_tls else TOO_MANY_CONNECTIONS.to_wire())
+            reply = SHUTTING_DOWN if self._stopping.is_set() else TOO_MANY_CONNECTIONS
+            close_quietly(sock, b"" if implicit_tls else reply.to_wire())
             self._note_refusal("connections", address)
             return
         try:
@@ -236,8 +237,8 @@ def certificate_context(config: Config) -> ssl.SSLContext | None:
         if config.tls.implicit_port:
             raise CertificateError("tls.implicitPort needs tls.certFile")
         return None
-    cert = config.data_dir / config.tls.cert_file
-    key = config.data_dir / config.tls.key_file if config.tls.key_file else cert
+    cert = Path(config.tls.cert_file)
+    key = Path(config.tls.key_file) if config.tls.key_file else cert
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8314 4.1, RFC 8996
     context.options |= ssl.OP_NO_RENEGOTIATION  # costs a server more than a client

@@ -44,7 +44,5 @@ class Transaction:
 
     def envelope(self, message_id: str, size: int, at: float, options: Options) -> Envelope:
         """The envelope of the finished message, accepted at Unix time ``at``."""
-        recipients = tuple(
-            Recipient(index, address, updated_at=at) for index, address in enumerate(self._recipients.values())
-        )
+        recipients = tuple(Recipient(index, address, updated_at=at) for index, address in enumerate(self._recipients.values()))
         return Envelope(message_id, self.mail.sender, recipients, size, at, options)

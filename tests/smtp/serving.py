@@ -7,7 +7,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from mailer.config.schema import Config, TlsConfig
 from mailer.events import Event, Hub
@@ -58,7 +57,7 @@ def serve(config: Config = BASE) -> Iterator[Served]:
 
 def with_tls(certificate: Certificate, implicit_port: int = 0, config: Config = BASE) -> Config:
     files = TlsConfig(cert_file=str(certificate.cert_file), key_file=str(certificate.key_file), implicit_port=implicit_port)
-    return replace(config, tls=files, data_dir=Path("/"))
+    return replace(config, tls=files)
 
 
 def free_port() -> int:
