@@ -28,6 +28,7 @@ from mailer.cli.signals import STOPPING, SignalPipe, Stop, StopRequests, die_of
 from mailer.config.load import Loaded, load
 from mailer.config.problems import ConfigError
 from mailer.config.schema import Config
+from mailer.config.setting import settings_of
 from mailer.mail.outcome import MailerError
 from mailer.observe import log as logs
 
@@ -83,6 +84,7 @@ class _Serving:
         self._loaded = loaded
         self._app = App(loaded.config, lambda: self._log_output.lines_dropped)
         self._drain: threading.Thread | None = None
+        self._drained = threading.Event()
         self._drained = threading.Event()
         self._exit_code = os.EX_SOFTWARE  # unless the drain ends as it should
 
@@ -160,7 +162,7 @@ class _Serving:
             self._log_output.configure(loaded.config.logging)
             _log_warnings(loaded)
             for name in self._app.reload(loaded.config):
-                log.warning("reload.needs_restart setting=%s", name)
+                log.warning("reload.needs_restart setting=%s", _json_key(name))
         except ConfigError as fault:
             for problem in fault.problems:
                 log.error("reload.rejected problem=%r effect=%r", problem, "the old configuration stays")
@@ -174,6 +176,11 @@ class _Serving:
 def _files_wanted(config: Config) -> int:
     upstream = sum(provider.max_connections or config.worker_count for provider in config.forward_providers)
     return config.max_connections + upstream + OWN_FILES
+
+
+def _json_key(name: str) -> str:
+    """A setting's attribute, such as ``data_dir``, by the name that it has in the file."""
+    return next((setting.key for setting in settings_of(Config) if setting.attribute == name), name)
 
 
 def _log_warnings(loaded: Loaded) -> None:

@@ -103,13 +103,14 @@ def test_a_missing_configuration_ends_with_78_and_names_the_file(tmp_path: Path)
 
 
 @pytest.mark.parametrize("setting", ["smtpPort", "healthCheckPort"])
-def test_a_taken_port_ends_with_75_and_names_the_setting(tmp_path: Path, setting: str) -> None:
+def test_a_taken_port_ends_with_75_and_is_named(tmp_path: Path, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         taken = {setting: holder.getsockname()[1]}
         with running("-config", str(write_config(tmp_path, **taken))) as program:
             assert program.wait() == os.EX_TEMPFAIL
             text = "".join(program.lines)
-            assert setting in text
+            assert f"127.0.0.1:{taken[setting]}" in text
+            assert "taken" in text
             assert "Traceback" not in text
 
 
