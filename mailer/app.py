@@ -86,6 +86,7 @@ class App:
         if config.tls.implicit_port != self._config.tls.implicit_port:
             changed.append("tls.implicit_port")
         self.parts.configure(config)
+        self.parts.providers.check_logins()
         self._config = config
         return changed
 
