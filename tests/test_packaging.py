@@ -125,7 +125,7 @@ def test_killing_the_launcher_leaves_nothing_that_serves(executable: Path, tmp_p
 def test_sigterm_to_both_processes_drains(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
     """As from a terminal or a service manager: the child gets it from the group, and once more from its launcher."""
     with Upstream() as upstream:
-        upstream.on("dot", Stall())
+        upstream.on("dot", Stall("250 2.0.0 taken"))
         provider = {"host": upstream.host, "port": upstream.port}
         config = write_config(tmp_path, forwardSMTP=True, forwardProviders=[provider])
         with bare(executable, unpack_parent, "-config", str(config)) as program:
@@ -136,7 +136,7 @@ def test_sigterm_to_both_processes_drains(executable: Path, tmp_path: Path, unpa
             program.wait_for("stop.begun")
             upstream.release()
             assert program.wait() == 0
-        assert len(upstream.transactions) == 1
+        assert [one.accepted for one in upstream.transactions] == [True]
 
 
 def test_the_unpack_folder_is_marked_and_locked_while_it_serves(
