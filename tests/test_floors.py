@@ -136,7 +136,7 @@ def catch_faults(module: Module) -> list[str]:
         return []
     faults = []
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.ExceptHandler):
+        if isinstance(node, ast.ExceptHandler) and not _tidies_up(node):
             caught = [node.type] if not isinstance(node.type, ast.Tuple) else node.type.elts
             for kind in caught:
                 if kind is None or (isinstance(kind, ast.Name) and kind.id in {"Exception", "BaseException"}):
@@ -148,6 +148,13 @@ def catch_faults(module: Module) -> list[str]:
                 if isinstance(argument, ast.Name) and argument.id in {"Exception", "BaseException"}
             ]
     return faults
+
+
+def _tidies_up(handler: ast.ExceptHandler) -> bool:
+    """``except BaseException`` that ends in ``raise`` catches nothing: it is a ``finally`` for the case that it fails."""
+    last = handler.body[-1]
+    is_base = isinstance(handler.type, ast.Name) and handler.type.id == "BaseException"
+    return is_base and isinstance(last, ast.Raise) and last.exc is None
 
 
 def print_faults(module: Module) -> list[str]:
@@ -194,6 +201,7 @@ def test_every_catcher_still_stands_where_the_list_says() -> None:
         ("mailer/web/server.py", "try:\n    pass\nexcept Exception:\n    pass", catch_faults),
         ("mailer/web/server.py", "try:\n    pass\nexcept:\n    pass", catch_faults),
         ("mailer/web/server.py", "try:\n    pass\nexcept (OSError, BaseException):\n    pass", catch_faults),
+        ("mailer/web/server.py", "try:\n    pass\nexcept BaseException:\n    raise ValueError", catch_faults),
         ("mailer/web/server.py", "with contextlib.suppress(Exception):\n    pass", catch_faults),
         ("mailer/web/server.py", "print('hello')", print_faults),
     ],
@@ -212,6 +220,7 @@ def test_a_module_that_breaks_a_rule_is_found(tmp_path: Path, path: str, source:
         ("mailer/cli/serve.py", "from mailer import __version__, process\nfrom mailer.app import App\nprint(1)"),
         ("mailer/observe/metrics.py", "import prometheus_client"),
         ("mailer/spool/sqlite.py", "from mailer.spool.store import Store"),
+        ("mailer/spool/sqlite.py", "try:\n    pass\nexcept BaseException:\n    close()\n    raise"),
     ],
 )
 def test_a_module_that_keeps_the_rules_is_not_blamed(tmp_path: Path, path: str, source: str) -> None:
