@@ -24,6 +24,7 @@ from mailer.spool.ledger import Ledger
 from mailer.spool.places import Places, write_durably
 from mailer.spool.reserve import Reserve
 from mailer.spool.store import SpoolError, SpoolFull, Totals
+from mailer.spool.tables import PAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ RETRY_SECONDS = 1.0  # between tries to write kept records, and to make the rese
 IDLE_SECONDS = 30.0  # between looks at how much of the database is unused
 REPEAT_LOG_SECONDS = 60.0  # the same trouble is told again after this
 VACUUM_PAGES = 512  # 2 MiB: a step of giving unused pages back that holds nobody up
+VACUUM_STEPS = 8  # a try to make room, with sessions waiting behind it
 UNUSED_PAGES_KEPT = 16384  # 64 MiB stay in the file for the next burst
 
 _WRITE_FAULTS = (sqlite3.Error, ValueError, OverflowError)  # the latter two: a value that cannot be bound
@@ -51,6 +53,7 @@ class Writer:
         self._trouble: Fault | None = None
         self._told_at = 0.0
         self._restored_at = 0.0
+        self._looked_at = 0.0
         self._is_full = False
         self.is_writable = True
         self.damage = ""
@@ -95,7 +98,7 @@ class Writer:
         if is_closed:
             self._end()
             return None
-        return self._rest()
+        return self._rest(now)
 
     def _call_done(self) -> None:
         while self._done:
@@ -230,22 +233,29 @@ class Writer:
         if abs(now - self._restored_at) < RETRY_SECONDS:
             return
         self._restored_at = now
-        if not self._reserve.restore():
-            with contextlib.suppress(sqlite3.Error):
-                self._ledger.give_back(4 * VACUUM_PAGES, keep=0)
-            self._reserve.restore()
+        step = max(1, self._reserve.size // PAGE_BYTES // 8)  # pages in use move into the log first: it must have room
+        for _ in range(VACUUM_STEPS):
+            if self._reserve.restore() or not self._shrink(step, keep=0):
+                break
         self._is_full = self._is_full and not self._reserve.has_room()
 
-    def _rest(self) -> float:
+    def _rest(self, now: float) -> float:
         """Nothing is left to write: how long to sleep."""
         if self.damage:
             return IDLE_SECONDS
         if not self.is_writable or not self._reserve.present or self._is_full:
             return RETRY_SECONDS
-        with contextlib.suppress(sqlite3.Error):
-            if self._ledger.give_back(VACUUM_PAGES, keep=UNUSED_PAGES_KEPT):
+        if abs(now - self._looked_at) >= RETRY_SECONDS:
+            self._looked_at = now
+            if self._shrink(VACUUM_PAGES, keep=UNUSED_PAGES_KEPT):
                 return RETRY_SECONDS
         return IDLE_SECONDS
+
+    def _shrink(self, pages: int, keep: int) -> bool:
+        try:
+            return self._ledger.give_back(pages, keep)
+        except sqlite3.Error:
+            return False  # no room even for that; or what the next write will meet and tell
 
     def _end(self) -> None:
         if self._backlog:

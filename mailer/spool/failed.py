@@ -181,33 +181,39 @@ class FailedStore:
         Never waits: a FIFO, a device or a link is unreadable. Content over 256 KiB is in a file without a name below
         ``spool/content`` that goes with the last reference to it.
         """
-        with self._open(name) as file:
+        return self._read(name, self._path(name), self._draft(name))  # the latter: publishing it failed
+
+    def read_prepared(self, message_id: str) -> ParkedFile:
+        """The message in the hidden file. Raises NotParked, Unreadable (a crash may have cut it short)."""
+        return self._read(message_id, self._draft(message_id))
+
+    def _read(self, name: str, *paths: Path) -> ParkedFile:
+        with self._open(name, *paths) as file:
             try:
                 return read_parked(file, self._places.content)
             except OSError as error:
                 raise Unreadable(f"it cannot be read: {error.strerror or error}") from error
 
-    def _open(self, name: str) -> BinaryIO:
+    def _open(self, name: str, path: Path, *others: Path) -> BinaryIO:
+        """The first of the paths that there is."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            try:
-                descriptor = os.open(self._path(name), flags)
-            except FileNotFoundError:
-                descriptor = os.open(self._draft(name), flags)  # the record was durable, publishing it failed
+            descriptor = os.open(path, flags)
         except FileNotFoundError:
+            if others:
+                return self._open(name, *others)
             raise NotParked(f"there is no emails/failed/{ascii(name)[1:-1]}.json") from None
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Unreadable("it is a symbolic link") from error
             raise Unreadable(f"it cannot be opened: {error.strerror or error}") from error
-        file = os.fdopen(descriptor, "rb")
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > self._largest_file_bytes:
-            file.close()
-            if stat.S_ISREG(found.st_mode):
-                raise Unreadable(f"it has {found.st_size} bytes; at most {self._largest_file_bytes} are read")
-            raise Unreadable("it is no regular file")
-        return file
+        if stat.S_ISREG(found.st_mode) and found.st_size <= self._largest_file_bytes:
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            raise Unreadable(f"it has {found.st_size} bytes; at most {self._largest_file_bytes} are read")
+        raise Unreadable("it is no regular file")
 
     def _path(self, name: str) -> Path:
         return self._places.failed / f"{_single(name)}{_SUFFIX}"

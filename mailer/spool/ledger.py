@@ -64,7 +64,8 @@ class Ledger:
         unused = int(connection.execute("PRAGMA freelist_count").fetchone()[0])
         if unused <= keep:
             return False
-        connection.execute(f"PRAGMA incremental_vacuum({min(pages, unused - keep)})").fetchall()
+        # As a script: execute() would stop at the statement's first row, which is the first page.
+        connection.executescript(f"PRAGMA incremental_vacuum({min(pages, unused - keep)})")
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         return True
 

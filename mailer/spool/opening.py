@@ -67,7 +67,13 @@ def _prepare(places: Places) -> Reserve:
         recover(places, reason)
         existed = False
     reserve.restore()
-    _sweep(places, was_whole=existed)
+    try:
+        _sweep(places, was_whole=existed)
+    except sqlite3.Error as error:
+        if fault_of(error, places.spool) is not Fault.DAMAGE:
+            raise
+        recover(places, describe(error))
+        _sweep(places, was_whole=False)
     return reserve
 
 

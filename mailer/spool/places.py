@@ -5,6 +5,7 @@ No threads, no locks. Fails with OSError, but for ids that are no file names: ``
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -122,9 +123,11 @@ def free_name(directory: Path, name: str) -> Path:
 
 def set_aside(source: Path, directory: Path, reason: str, name: str = "") -> Path:
     """Move ``source`` into ``directory`` (the quarantine) with ``reason`` in a file beside it; returns where it went."""
+    source.lstat()  # nothing to move: no reason file either
     make_private_directory(directory)
     target = free_name(directory, safe_name(name or source.name))
-    explain(target, reason)
+    with contextlib.suppress(OSError):  # a full disk: out of the way without a reason is better than in the way
+        explain(target, reason)
     source.rename(target)
     sync_directory(directory)
     sync_directory(source.parent)

@@ -134,7 +134,7 @@ def _arrival(stored: Stored, body: int, crc: int, data: bytes | None) -> Arrival
 
 
 def _set_content_aside(places: Places, seq: int, id_: object, data: bytes | None, reason: str) -> None:
-    """What is left of a message that cannot go on as it was. A content file is found by the sweep that follows."""
+    """Keep what is left of a message that cannot go on as it was. A file that goes on all the same stays."""
     name = f"{id_ or seq}.eml"
     with contextlib.suppress(OSError):
         keep_bytes([data or b""], places.quarantine, name, reason)

@@ -134,10 +134,13 @@ class Salvage:
             connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
             try:
-                connection.execute("SELECT max(seq) FROM messages WHERE seq > 0").fetchone()
+                connection.execute("SELECT seq FROM messages LIMIT 0").fetchone()  # reads the first page alone
             except sqlite3.Error as error:
                 log.warning("spool.unreadable path=%s error=%s", self._path, ascii(str(error)))
+                is_foreign = _is_foreign(connection)
                 connection.close()
+                if is_foreign:
+                    return None  # whole, and not ours to repair
                 continue
             return connection
         return None
@@ -166,6 +169,14 @@ class Salvage:
             file.write(page)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _is_foreign(connection: sqlite3.Connection) -> bool:
+    """Whether it is a database of another program. One that cannot be read is taken for ours."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return int(connection.execute("PRAGMA application_id").fetchone()[0]) != tables.APPLICATION_ID
+    return False
 
 
 def _with_length(page: bytes, size: int) -> bytes:

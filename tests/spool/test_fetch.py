@@ -38,7 +38,7 @@ class Counting:
             connection.set_progress_handler(self._tick, _TICK)
             return connection
 
-        self.readers = Readers(path, connect, lambda reason: pytest.fail(reason))
+        self.readers = Readers(path, connect, pytest.fail)
         self.fetcher = Fetcher(self.readers, lambda lanes, now: None)
 
     def _tick(self) -> int:
@@ -63,7 +63,7 @@ def test_longest_due_of_a_sender_comes_first_and_the_future_not_at_all(spool: Sq
     submit(spool, "deferred", at=T0)
     defer(spool, "deferred", T0 + 60)
     assert ids(spool.fetch_due(T0 + 10, 10, (), ())) == ["early", "late"]
-    assert ids(spool.fetch_due(T0 + 60, 10, (), ())) == ["early", "deferred", "late"][:1] + ["late", "deferred"]
+    assert ids(spool.fetch_due(T0 + 60, 10, (), ())) == [*["early", "deferred", "late"][:1], "late", "deferred"]
 
 
 def test_held_messages_and_closed_lanes_are_passed_over(spool: SqliteSpool) -> None:
@@ -163,10 +163,10 @@ def test_fetching_from_a_long_backlog_costs_little(empty: Path, name: str, sende
     assert cost < FEW_INSTRUCTIONS + 100 * held
     for question in (
         lambda: counting.fetcher.next_due(T0, 10),
-        lambda: counting.fetcher.lanes(),
+        counting.fetcher.lanes,
         lambda: counting.fetcher.oldest_due(T0 + 800),
     ):
-        _, cost = counting.cost(question)  # type: ignore[arg-type] # the three have different results
+        _, cost = counting.cost(question)
         assert cost < FEW_INSTRUCTIONS / 10
     counting.readers.close()
 
