@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from mailer import __version__
 from mailer.config.schema import Config
 from mailer.dispatch.dispatcher import Dispatcher
+from mailer.dispatch.ways import Ways
 from mailer.events import Hub, ProviderStatus
 from mailer.observe.metrics import Metrics, Sources
 from mailer.policy.limits import RateLimiter
@@ -54,13 +56,17 @@ NEEDS_RESTART = (
 
 
 class App:
-    """The running program. ``lines_dropped`` tells how many log lines were lost, for the metrics.
+    """The running program. ``lines_dropped`` tells how many log lines were lost, for the metrics; ``listeners`` are
+    listening sockets that a service manager handed over.
 
     It is also the ``web.application.Application`` that the HTTP pages ask.
     """
 
-    def __init__(self, config: Config, lines_dropped: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, config: Config, lines_dropped: Callable[[], int] = lambda: 0, listeners: Sequence[socket.socket] = ()
+    ) -> None:
         self._config = config
+        self._listeners = listeners
         self._lines_dropped = lines_dropped
         self._parts: _Parts | None = None
         self._at_stop = contextlib.ExitStack()
@@ -77,7 +83,7 @@ class App:
         """Serve. Raises MailerError when that cannot be, and then nothing is left running."""
         with contextlib.ExitStack() as stack:
             self._parts = parts = _build(self._config, self, self._lines_dropped, stack)
-            parts.start(self._config, stack)
+            parts.start(self._config, self._listeners, stack)
             self._at_stop = stack.pop_all()
 
     def reload(self, config: Config) -> list[str]:
@@ -173,12 +179,12 @@ class _Parts:
     web: WebServer | None
     chores: tuple[Service, ...]
 
-    def start(self, config: Config, stack: contextlib.ExitStack) -> None:
+    def start(self, config: Config, listeners: Sequence[socket.socket], stack: contextlib.ExitStack) -> None:
         """Start from the far end: who hears first would have nobody to hand on to. ``stack`` gets the ways back."""
         if self.web is not None:
             self.web.start()
             stack.callback(self.web.stop)
-        self.smtp.start()
+        self.smtp.start(listeners)
         stack.callback(self.smtp.stop_accepting)
         self.archive.start()
         self.dispatcher.intake.archive = self.archive.add if config.security.log_all_emails else None
@@ -191,12 +197,12 @@ class _Parts:
             stack.callback(chore.stop)
 
     def configure(self, config: Config) -> None:
-        """Take a new configuration: providers first, since the dispatcher looks at them."""
+        """Take a new configuration: first what may still refuse it whole, providers before the dispatcher that asks them."""
+        self.smtp.configure(config)
         self.providers.configure(config)
         self.limiter.configure(config.rate_limits)
         self.dispatcher.configure(config)
         self.dispatcher.intake.archive = self.archive.add if config.security.log_all_emails else None
-        self.smtp.configure(config)
         if self.web is not None:
             self.web.configure(config)
 
@@ -224,7 +230,7 @@ def _build(config: Config, app: App, lines_dropped: Callable[[], int], stack: co
     web = WebServer(config, app) if config.enable_health_check else None
     chores = (
         Service("usage", _UsageKeeper(windows, spool)),
-        Service("housekeeping", _Housekeeping(config, spool, failed)),
+        Service("housekeeping", _Housekeeping(dispatcher.ways, spool, failed)),
         Service("providers", providers),
     )
     return _Parts(hub, metrics, spool, failed, archive, limiter, providers, dispatcher, smtp, web, chores)
@@ -248,12 +254,12 @@ class _UsageKeeper:
 class _Housekeeping:
     """Forgets what is old: status rows, dead and quarantined files."""
 
-    config: Config
+    ways: Ways
     spool: SqliteSpool
     failed: FailedStore
 
     def step(self, now: float) -> float:
-        kept = self.config.spool
+        kept = self.ways.config.spool  # of this moment: a reload may have changed it
         rows = self.spool.purge(now - kept.retention_days * DAY_SECONDS)
         files = self.failed.purge(now - kept.dead_days * DAY_SECONDS)
         if rows or files:

@@ -82,7 +82,8 @@ class _Serving:
         self._stop_requests = StopRequests()
         self._unpacked = process.UnpackFolder.of_this_process()
         self._loaded = loaded
-        self._app = App(loaded.config, lambda: self._log_output.lines_dropped)
+        listeners = systemd.take_listeners(os.environ)
+        self._app = App(loaded.config, lambda: self._log_output.lines_dropped, listeners)
         self._drain: threading.Thread | None = None
         self._drained = threading.Event()
         self._drained = threading.Event()

@@ -33,7 +33,10 @@ class OAuth2Config:
         "refreshToken", Secret(), SecretText(), "Long-lived token that buys access tokens; without one, client credentials do."
     )
     token_file: str = setting(
-        "tokenFile", "", PathText(), "File that another program keeps filled with a valid access token; instead of `tokenUrl`."
+        "tokenFile",
+        "",
+        PathText(),
+        "File that another program keeps filled with a valid access token; with `tokenUrl`, keeps the rotated refresh token.",
     )
     scope: str = setting("scope", "", Text(), "Scope to ask for, as the token's issuer documents it.")
 

@@ -50,10 +50,11 @@ def authenticate(wire: Wire, credentials: Credentials, hostname: str, argument: 
     if name not in credentials.mechanisms:
         raise Refused(NO_SUCH_MECHANISM)
     login, is_right = _MECHANISMS[name](Exchange(wire, credentials, hostname, initial or None))
-    shown = login.decode("utf-8", "replace")[:MAX_LOGIN_CHARS]
     if not is_right:
-        raise Refused(LOGIN_REFUSED, f"login={shown!r}")
-    return shown
+        # What was given as the name is not shown: it is the password where a client has the two the wrong way round.
+        is_known = login == credentials.username.encode()
+        raise Refused(LOGIN_REFUSED, "wrong password for defaultUsername" if is_known else "the name is not defaultUsername")
+    return login.decode("utf-8", "replace")[:MAX_LOGIN_CHARS]
 
 
 def _plain(exchange: Exchange) -> tuple[bytes, bool]:
