@@ -204,8 +204,9 @@ class Deliverer:
         age = now - message.envelope.accepted_at
         message.stored = replace(message.stored, rounds=message.stored.rounds + message.round.has_tried)
         log.warning("message.given_up id=%s recipients=%d age=%ds last_reply=%s", message.id, len(owed), age, owed[0].reply)
+        given_up = message.stored
         message.update([replace(r, state=State.FAILED, updated_at=now) for r in owed])
-        self._ledger.finish(message, now, keep_content=True)
+        self._ledger.finish(message, now, given_up)
 
 
 def _ended(message_id: str, way: str, verdicts: Sequence[Verdict], seconds: float, queue_seconds: float | None) -> AttemptEnded:

@@ -141,18 +141,19 @@ class Ledger:
         owed = len(stored.envelope.owed)
         log.warning("message.parked id=%s owed=%d rounds=%d next=%ds", message.id, owed, stored.rounds, due_at - now)
 
-    def finish(self, message: Message, now: float, keep_content: bool = False) -> None:
-        """Every recipient has its final state. ``keep_content``: given up, so the message goes to ``emails/dead``."""
+    def finish(self, message: Message, now: float, given_up: Stored | None = None) -> None:
+        """Every recipient has its final state. ``given_up``: what it was when they were owed; that goes to ``emails/dead``."""
         recipients = message.envelope.recipients
         failed = sum(r.state is State.FAILED for r in recipients)
         state = State.FAILED if failed else State.SUCCESS
-        in_file = message.stored.holder is Holder.FILE or (keep_content and self._prepare_dead(message))
+        in_file = message.stored.holder is Holder.FILE or (given_up is not None and self._prepare_dead(message, given_up))
         holder = Holder.FILE_TO_CLEAR if in_file else Holder.SPOOL
+        finished = replace(message.stored, state=state, holder=holder)
 
         def durable() -> None:
             self._schedule.release(message.id, None)
             if in_file:
-                self._parking.finished(message.id, state)
+                self._parking.finished(finished)
 
         self._write(message, Record(message.id, state, None, holder=holder, at=now), durable)
         seconds = now - message.envelope.accepted_at
@@ -167,9 +168,9 @@ class Ledger:
         for _ in range(tokens):
             self._tokens.put(None)
 
-    def _prepare_dead(self, message: Message) -> bool:
+    def _prepare_dead(self, message: Message, given_up: Stored) -> bool:
         try:
-            self._parking.prepare(message.stored, message.content)
+            self._parking.prepare(given_up, message.content)
         except ParkingError as fault:
             log.error("message.not_kept id=%s why=%s folder=emails/dead", message.id, fault)
             return False

@@ -4,12 +4,13 @@ The order of steps is what makes a crash at any point harmless (spec 4):
 
     parking     prepare (hidden file, fsync'd) → record Holder.FILE (drops the spool's content) → publish (rename)
     finishing   record the final state with Holder.FILE_TO_CLEAR → remove or bury the file → record Holder.SPOOL
-    at start    a hidden file whose row says FILE is published, one whose row does not is discarded;
+    at start    a hidden file that the row means (FILE, and of the same round) is published, any other discarded;
                 a row that says FILE_TO_CLEAR has its file cleared
     taking up   a file nobody knows gets its id as its name first, then its row; the row is the taking up
 
 Threads: ``prepare`` and ``open`` run in workers, ``parked`` and ``finished`` in the spool's writer (they only queue),
 everything else in this module's own service thread. ``_lock`` guards the scan, which ``retry`` runs from HTTP threads.
+A step that the disk refuses is logged and made up for by the next scan or start; the message goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -98,14 +99,18 @@ class Parking:
         """The record of the hand-over is durable: show the file, then let the message leave memory."""
 
         def publish() -> None:
-            self._failed.publish(message_id)
-            self._schedule.release(message_id, due_at)
+            try:
+                self._failed.publish(message_id)
+            except OSError as fault:
+                log.error("parked.hidden id=%s error=%r: its file stays hidden until the next start", message_id, str(fault))
+            finally:
+                self._schedule.release(message_id, due_at)
 
         self._queue(publish)
 
-    def finished(self, message_id: str, state: State) -> None:
-        """The record of the end is durable: clear the file away."""
-        self._queue(lambda: self._clear(message_id, state))
+    def finished(self, finished: Stored) -> None:
+        """The record of the end, ``finished``, is durable: clear the file away."""
+        self._queue(lambda: self._clear(finished))
 
     def open(self, stored: Stored, now: float) -> Opened | Gone | NotYet:
         """The message as the file has it: edited by hand, removed, or as we left it."""
@@ -144,13 +149,12 @@ class Parking:
     def recover(self) -> None:
         """At start, before anything else runs: end every hand-over that a crash cut short."""
         for message_id in self._failed.prepared_ids():
-            row = self._store.find(message_id)
-            if row is not None and row.holder is not Holder.SPOOL:
+            if self._is_meant(message_id):
                 self._failed.publish(message_id)
             else:
                 self._failed.discard_prepared(message_id)
         for row in self._store.held_by(Holder.FILE_TO_CLEAR):
-            self._clear(row.envelope.id, row.state)
+            self._clear(row)
 
     def scan(self, now: float) -> None:
         """Take up files that were dropped in, and cancel messages whose file was removed."""
@@ -164,6 +168,8 @@ class Parking:
                 if not self._failed.has(row.envelope.id):
                     # The worker that opens it finds no file and cancels it, under the rules of any message.
                     self._schedule.bring_up(row, now)
+            for row in self._store.held_by(Holder.FILE_TO_CLEAR):
+                self.finished(row)  # the disk refused it before, or it is in the queue already: twice does no harm
 
     # Steps.
 
@@ -171,14 +177,54 @@ class Parking:
         self._tasks.put(task)
         self._on_wake()
 
-    def _clear(self, message_id: str, state: State) -> None:
-        if state is State.SUCCESS:
-            self._failed.remove(message_id)
-        else:
-            self._failed.publish(message_id)
-            self._failed.bury(message_id)
+    def _is_meant(self, message_id: str) -> bool:
+        """Whether the hidden file is the message: its record was written after it, so a crash cannot have cut it short.
+
+        A message that is parked again has an older file; a hidden one of a round that its row does not know is not its own.
+        """
+        row = self._store.find(message_id)
+        if row is None or row.holder is Holder.SPOOL:
+            return False
+        try:
+            rounds = self._failed.read_prepared(message_id).rounds
+        except (NotParked, Unreadable):
+            return False
+        return row.holder is Holder.FILE_TO_CLEAR or rounds == row.rounds
+
+    def _clear(self, row: Stored) -> None:
+        message_id = row.envelope.id
+        try:
+            if row.state is State.SUCCESS:
+                self._failed.remove(message_id)
+            else:
+                self._bury(row)
+        except OSError as fault:
+            log.error("parked.not_cleared id=%s error=%r: tried again at the next scan or start", message_id, str(fault))
+            return
         with contextlib.suppress(SpoolError):  # the spool is closed: the next start comes to the same end
-            self._store.record(Record(message_id, state, None, holder=Holder.SPOOL), lambda: None)
+            self._store.record(Record(message_id, row.state, None, rounds=row.rounds, holder=Holder.SPOOL), lambda: None)
+
+    def _bury(self, row: Stored) -> None:
+        """Move the file to ``emails/dead`` with those who never got it; with none such it is removed.
+
+        Whoever moves it back from there has it sent anew, and a recipient that got it never gets it again.
+        """
+        message_id = row.envelope.id
+        self._failed.publish(message_id)
+        delivered = {str(r.address) for r in row.envelope.recipients if r.state is State.SUCCESS}
+        try:
+            file = self._failed.read(message_id)
+        except (NotParked, Unreadable):
+            self._failed.bury(message_id)
+            return
+        missed = tuple(r for r in file.recipients if str(r.address) not in delivered)
+        if not missed:
+            self._failed.remove(message_id)
+            return
+        if len(missed) < len(file.recipients):
+            self._failed.prepare(replace(file, id=message_id, recipients=missed))
+            self._failed.publish(message_id)
+        self._failed.bury(message_id)
 
     def _take_up(self, name: str, signature: Signature, now: float) -> None:
         """Make a file that nobody knows a message of ours."""

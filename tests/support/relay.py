@@ -85,26 +85,29 @@ class Relay:
     def write_config(self) -> None:
         self.config_path.write_text(json.dumps(self.settings))
 
-    def launch(self, environ: Mapping[str, str] | None = None) -> None:
-        """Start the process without waiting for it to serve."""
+    def launch(self, environ: Mapping[str, str] | None = None, dies: str = "") -> None:
+        """Start the process without waiting for it to serve. ``dies``: the step at which it does, see ``dying.py``."""
         self.write_config()
         executable = os.environ.get("MAILER_EXECUTABLE")
         program = [executable] if executable else [sys.executable, str(ROOT / "mailer.py")]
+        if dies:
+            program = [sys.executable, "-m", "tests.support.dying", dies]
         self._process = subprocess.Popen(
             [*program, "-config", str(self.config_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=ROOT,
             env={**os.environ, **(environ or {})},
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
 
-    def start(self, environ: Mapping[str, str] | None = None) -> Relay:
+    def start(self, environ: Mapping[str, str] | None = None, dies: str = "") -> Relay:
         """Start and wait until it serves."""
         seen = len(self.lines)
-        self.launch(environ)
+        self.launch(environ, dies)
         line = self.wait_for_line(r" ready smtp=", since=seen)
         ports = dict(re.findall(r"(smtp|http)=(\d+)", line))
         self.smtp_port, self.http_port = int(ports["smtp"]), int(ports.get("http", 0))
