@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ from tests.cli.program import (
     wait_for_end,
     write_config,
 )
-from tests.support.upstream import Stall, Upstream
+from tests.support.certificates import Certificate, issue, make_ca
+from tests.support.upstream import Behaviour, Login, Stall, Upstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -156,23 +158,23 @@ def test_it_goes_on_without_its_unpack_folder_and_its_file(executable: Path, tmp
     """A cleaner of temporary files, or an upgrade that replaces the executable, must not trouble one that runs."""
     copy = tmp_path / "mailer"
     shutil.copy2(executable, copy)
-    with Upstream() as upstream:
-        # By name, so that addresses are looked up: the codec for names is one of the modules that are imported late.
-        provider = {"host": "localhost", "port": upstream.port, "username": "u", "password": "p"}
-        # A provider that fails: tracebacks, parking and retries are the paths that import late.
+    authority = make_ca(tmp_path / "ca")
+    with Upstream(Behaviour(tls=server_context(issue(authority, "localhost")), login=Login("u", "p"))) as upstream:
+        # Named, verified and logged in to: looking up names, TLS and logins are where modules are imported late.
+        sound = {"host": "localhost", "port": upstream.port, "username": "u", "password": "p", "priority": 1}
         broken = {"host": "127.0.0.1", "port": 1, "priority": 0}
-        config = write_config(tmp_path, forwardSMTP=True, forwardProviders=[provider | {"priority": 1}, broken])
-        with bare(copy, unpack_parent, "-config", str(config)) as program:
+        config = write_config(tmp_path, forwardSMTP=True, forwardProviders=[sound, broken])
+        environ = {"TMPDIR": str(unpack_parent), "SSL_CERT_FILE": str(authority.cert_file)}
+        with running("-config", str(config), command=[str(copy)], env=environ, cwd=READ_ONLY_FOLDER) as program:
             smtp_port, http_port = program.wait_ready()
             [folder] = unpack_parent.iterdir()
             shutil.rmtree(folder)
             copy.unlink()
             copy.write_text("the next version")
             send_message(smtp_port)
-            upstream.wait_for(1)
-            assert get(http_port, "/health")[0] == 200
-            assert get(http_port, "/metrics")[0] == 200
-            assert get(http_port, "/absent")[0] == 404
+            [arrived] = upstream.wait_for(1)
+            assert (arrived.tls, arrived.login) == (True, "u")
+            assert [get(http_port, path)[0] for path in ("/health", "/metrics", "/readyz", "/absent")] == [200, 200, 200, 404]
             config.write_text('{"smtpPort": "x"}')
             program.signal(signal.SIGHUP)
             program.wait_for("reload.rejected")
@@ -180,12 +182,19 @@ def test_it_goes_on_without_its_unpack_folder_and_its_file(executable: Path, tmp
             program.signal(signal.SIGHUP)
             program.wait_for("reload.done")
             send_message(smtp_port)
+            program.wait_for("saved as")
             program.signal(signal.SIGTERM)
             assert program.wait() == 0
             said = "".join(program.lines)
     assert "ModuleNotFoundError" not in said
     assert "Traceback" not in said
     assert len(list((tmp_path / "data" / "emails").glob("*.eml"))) == 1
+
+
+def server_context(certificate: Certificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert_file, certificate.key_file)
+    return context
 
 
 def test_it_serves_in_the_background(executable: Path, tmp_path: Path, unpack_parent: Path) -> None:
