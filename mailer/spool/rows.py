@@ -178,12 +178,13 @@ def options_of(text: str) -> Options:
     return Options(**{name: found[name] for name in _OPTION_NAMES if name in found})
 
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # made once: json.dumps would make one for every message
 _OPTION_NAMES = tuple(Options.__dataclass_fields__)
 
 
 def _options_text(options: Options) -> str:
     said = {name: value for name in _OPTION_NAMES if (value := getattr(options, name))}
-    return json.dumps(said, separators=(",", ":")) if said else ""
+    return _COMPACT.encode(said) if said else ""
 
 
 def _state_number(state: State, tries: int) -> int:
