@@ -224,3 +224,15 @@ def test_lines_of_the_log_are_json_where_asked_for(tmp_path: Path) -> None:
         program.signal(signal.SIGTERM)
         assert program.wait() == 0
         assert all(isinstance(json.loads(line), dict) for line in program.lines)
+
+
+def test_a_port_that_systemd_holds_stands_in_for_the_configured_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        shell = f'exec 3<&{held.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@"'
+        config = write_config(tmp_path, smtpPort=1)
+        with running("-config", str(config), command=["bash", "-c", shell, *SOURCE], pass_fds=[held.fileno()]) as program:
+            assert program.wait_ready()[0] == port
+            send_message(port)
+            program.signal(signal.SIGTERM)
+            assert program.wait() == 0
