@@ -79,11 +79,8 @@ class App:
 
     # its life
 
-    def start(self, inherited: Sequence[socket.socket] = ()) -> None:
-        """Serve. Raises MailerError when that cannot be, and then nothing is left running.
-
-        ``inherited`` are SMTP ports that a service manager has bound for us.
-        """
+    def start(self) -> None:
+        """Serve. Raises MailerError when that cannot be, and then nothing is left running."""
         with contextlib.ExitStack() as stack:
             self._parts = parts = _build(self._config, self, self._lines_dropped, stack)
             parts.start(self._config, self._listeners, stack)

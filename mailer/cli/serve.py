@@ -100,7 +100,7 @@ class _Serving:
             self._unpacked.lock()
             self._unpacked.sweep_stale(time.time())
         process.preload()
-        self._app.start(systemd.take_listeners(os.environ))
+        self._app.start()
         self._signals.install(*STOPPING)
         self._tell_ready()
 
