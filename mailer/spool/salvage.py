@@ -49,7 +49,7 @@ class Salvage:
 
     def messages(self) -> Iterator[Row]:
         """Rows of seq and ``MESSAGE_COLUMNS``."""
-        return self._rows(f"SELECT seq, {MESSAGE_COLUMNS} FROM messages NOT INDEXED WHERE seq > ? ORDER BY seq")  # noqa: S608 - constants
+        return self._rows(f"SELECT seq, {MESSAGE_COLUMNS} FROM messages NOT INDEXED WHERE seq >= ? ORDER BY seq")  # noqa: S608 - constants
 
     def recipients(self, seq: int) -> tuple[list[list[Any]], bool]:
         """The recipients of a message in the form of ``RECIPIENT_AS_JSON``, and whether reading came to an end."""
@@ -70,7 +70,7 @@ class Salvage:
         return None
 
     def usage(self) -> Iterator[Row]:
-        for row in self._rows("SELECT rowid, name, span, start, count FROM usage NOT INDEXED WHERE rowid > ? ORDER BY rowid"):
+        for row in self._rows("SELECT rowid, name, span, start, count FROM usage NOT INDEXED WHERE rowid >= ? ORDER BY rowid"):
             if isinstance(row[1], str) and all(isinstance(value, int) for value in row[2:]):
                 yield row[1:]
 
@@ -95,17 +95,21 @@ class Salvage:
             try:
                 for row in self._ask(query, (position,)):
                     yield row
-                    position = row[0]
+                    position = row[0] + 1
                 return
             except sqlite3.Error as error:
-                log.warning("spool.unreadable_rows after=%d error=%s", position, ascii(str(error)))
-            beyond = self._beyond_damage(query, position)
-            if beyond is None:
+                log.warning("spool.unreadable_rows from=%d error=%s", position, ascii(str(error)))
+            good = self._readable_from(query, position)
+            first = None if good is None else next(self._ask(f"{query} LIMIT 1", (good,)), None)
+            if first is None:
                 return
-            position = beyond
+            yield first  # alone: a cursor reads one row ahead, and where that is damaged gives neither
+            position = first[0] + 1
 
-    def _beyond_damage(self, query: str, position: int) -> int | None:
-        """The smallest number found from which on the table can be read again: steps doubled, then halved."""
+    def _readable_from(self, query: str, position: int) -> int | None:
+        """The smallest number found, from ``position`` on, where the table can be read: steps doubled, then halved."""
+        if self._is_readable(query, position):
+            return position
         step = 1
         while not self._is_readable(query, position + step):
             step *= 2

@@ -128,6 +128,19 @@ def test_pages_of_noise_cost_only_what_stood_in_them(closed: Path) -> None:
     spool.close()
 
 
+def test_one_page_of_noise_costs_the_messages_in_it_and_no_other(closed: Path) -> None:
+    file = closed / "spool" / "mailer.db"
+    data = file.read_bytes()
+    leaves = [at for at in range(0, len(data), PAGE_BYTES) if data[at] == 13 and b"app@example.com" in data[at : at + PAGE_BYTES]]
+    victim = leaves[len(leaves) // 2]
+    in_it = int.from_bytes(data[victim + 3 : victim + 5], "big")  # number of cells, SQLite file format 1.6
+    flip(file, victim, b"\xa5" * PAGE_BYTES)
+    (closed / "spool" / "damaged").write_text("noise")
+    spool = SqliteSpool.open(closed)
+    assert len(spool.fetch_due(T0 + 1000, 1000, (), ())) == COUNT + 2 - in_it
+    spool.close()
+
+
 def test_database_cut_to_nothing_leaves_content_files_in_quarantine(closed: Path) -> None:
     (closed / "spool" / "mailer.db").write_bytes(b"")
     spool = SqliteSpool.open(closed)

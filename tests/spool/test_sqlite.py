@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,28 @@ def test_large_content_is_a_file_until_the_message_is_finished(spool: SqliteSpoo
     finish(spool, "big")
     spool.close()  # the file goes after the commit
     assert not file.exists()
+
+
+def test_large_content_is_on_disk_before_its_name_is(spool: SqliteSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the calls is all that shows: only a power cut would show the rest."""
+    order: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        order.append("fsync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
+        fsync(descriptor)
+
+    def watched_rename(path: Path, target: Path) -> Path:
+        order.append("rename")
+        return rename(path, target)
+
+    writer = spool.new_content("big")
+    writer.write(LARGE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", watched_fsync)
+        patch.setattr(Path, "rename", watched_rename)
+        writer.finish()
+    assert order == ["fsync file", "rename", "fsync directory"]
 
 
 def test_large_content_from_elsewhere_is_copied(spool: SqliteSpool, tmp_path: Path) -> None:
