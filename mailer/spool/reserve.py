@@ -66,7 +66,10 @@ class Reserve:
 
     def has_room(self) -> bool:
         """Whether the file system has room for more than the reserve."""
-        disk = os.statvfs(self._path.parent)
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return False
         return disk.f_bavail * disk.f_frsize >= 2 * self.size
 
     def _is_whole(self) -> bool:

@@ -212,10 +212,12 @@ class SqliteSpool:
         self._is_closed = True
         self._handover.close()
         self._service.wake()
-        if not self._service.join(_CLOSE_SECONDS):
-            log.error("spool.close_timeout seconds=%g: the disk does not answer", _CLOSE_SECONDS)
+        is_ended = self._service.join(_CLOSE_SECONDS)
         self._readers.close()
-        self._opened.lock.release()
+        if is_ended:
+            self._opened.lock.release()
+        else:  # whoever still writes must keep the lock; it goes with the process
+            log.error("spool.close_timeout seconds=%g: the disk does not answer", _CLOSE_SECONDS)
 
     def _own(self, message_id: str, content: Content) -> tuple[Content, bool]:
         """``content`` as the spool keeps it: its own file, or bytes in memory; and whether a file was made for it here."""
