@@ -23,7 +23,7 @@ from mailer.dispatch.ways import WORKERS_PER_COUNT, Ways
 from mailer.events import Hub
 from mailer.service import Service
 from mailer.spool.failed import FailedStore
-from mailer.spool.store import Store
+from mailer.spool.store import SpoolError, Store
 from mailer.transport.local import LocalFiles
 from mailer.transport.providers import ProviderSet
 
@@ -73,8 +73,13 @@ class Dispatcher:
 
     def breaker_closed(self, name: str) -> None:
         """What waited or was parked for that provider's sake is due (spec 4)."""
-        count = self._store.make_due(time.time(), name)
-        log.info("provider.awaited provider=%s due=%d", name, count)
+        try:
+            count = self._store.make_due(time.time(), name)
+        except SpoolError as fault:  # the worker that closed it has a delivery to record, which must not suffer from this
+            log.error("provider.awaited_not_due name=%s error=%r: they come up at their own time", name, str(fault))
+            return
+        if count:
+            log.info("provider.awaited name=%s due=%d", name, count)
         self._schedule.look_again()
 
     def retry_failed(self) -> int:

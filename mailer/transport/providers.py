@@ -120,6 +120,8 @@ class ProviderSet:
             reply = provider.check_login()
             if reply.is_success:
                 log.info("provider.login_ok name=%s reply=%r", provider.name, str(reply))
+                # No breaker outlives the process: what an earlier run left waiting for this one's is due as well.
+                self._tell_closed(provider.name)
             else:
                 to_do = advice(provider.config, reply)
                 log.warning("provider.login_failed name=%s reply=%r do=%r", provider.name, str(reply), to_do)

@@ -6,16 +6,14 @@ A message that the crash met before its record was durable may be delivered once
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.client
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.relay import Relay, eventually, message
+from tests.flows.parking import arrivals, counts, drop, in_failed, park, retry
+from tests.support.relay import Relay, eventually
 from tests.support.upstream import Upstream
 
 ONE_ATTEMPT = {"attemptsPerProvider": 1}
@@ -23,39 +21,8 @@ FIRST, SECOND = "first@example.org", "second@example.org"
 BUSY = "450 4.2.1 busy"
 
 
-def arrivals(upstream: Upstream, recipient: str) -> int:
-    return sum(recipient in transaction.recipients for transaction in upstream.messages)
-
-
-def retry(relay: Relay) -> None:
-    """Make all that is parked due; the process may die of it."""
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        relay.http("/admin/retry-failed", "POST")
-
-
 def expect_death(relay: Relay) -> None:
     assert relay.wait() == -signal.SIGKILL, relay.output
-
-
-def counts(relay: Relay) -> tuple[int, int, int]:
-    """Messages delivered, failed (parked ones too) and queued."""
-    numbers = relay.metrics()
-    return numbers["successful_emails"], numbers["failed_emails"], numbers["queued_emails"]
-
-
-def in_failed(relay: Relay) -> list[str]:
-    """All names in ``emails/failed``, hidden ones too."""
-    return sorted(path.name for path in (relay.data / "emails" / "failed").iterdir())
-
-
-def park(relay: Relay, to: list[str]) -> str:
-    """A message that is parked, its file in place; the program ends in order after that."""
-    with relay:
-        message_id = relay.send(to=to)
-        relay.wait_for_line(f"message.parked id={message_id}")
-        eventually(lambda: in_failed(relay) == [f"{message_id}.json"], "the parked file")
-        assert relay.terminate() == 0
-    return message_id
 
 
 @pytest.mark.parametrize("step", ["before prepare", "within prepare", "after prepare", "after parked", "after publish"])
@@ -190,12 +157,3 @@ def test_crash_while_a_file_is_taken_up_delivers_it_once(tmp_path: Path, step: s
             eventually(lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
             assert relay.terminate() == 0
         assert arrivals(upstream, FIRST) == 1
-
-
-def drop(relay: Relay, name: str, fields: dict[str, Any], text: str = "dropped in") -> Path:
-    """Put a file into ``emails/failed`` as the Go program writes it."""
-    folder = relay.data / "emails" / "failed"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps({**fields, "Data": base64.b64encode(message(text)).decode()}))
-    return path
