@@ -7,8 +7,11 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.relay import Relay, provider_of
+from tests.support.relay import Relay, eventually, provider_of
 from tests.support.upstream import Upstream
+
+DEBUG = {"level": "debug"}
+"""The ``logging`` with which every message's end is a line, also of one that was delivered at the first attempt."""
 
 
 def named(name: str, upstream: Upstream, **settings: Any) -> dict[str, Any]:
@@ -17,10 +20,14 @@ def named(name: str, upstream: Upstream, **settings: Any) -> dict[str, Any]:
 
 
 class Rerouting:
-    """The relay, and what its configuration was at the start. Each reload begins from that."""
+    """The relay, and what its configuration was at the start. Each reload begins from that.
 
-    def __init__(self, relay: Relay) -> None:
+    ``sink`` takes what an earlier story left behind.
+    """
+
+    def __init__(self, relay: Relay, sink: Upstream) -> None:
         self.relay = relay
+        self._sink = sink
         self._plain = dict(relay.settings)
 
     def to(self, *providers: Mapping[str, Any], **settings: Any) -> Relay:
@@ -33,8 +40,26 @@ class Rerouting:
         relay.signal(signal.SIGHUP)
         relay.wait_for_line("reload.done", since)
         for provider in providers:
-            relay.wait_for_line(rf"provider.login_(ok|failed) name={provider['name']}\b", since)
+            relay.wait_for_line(rf"provider.login_(ok|failed) name={provider['name']} ", since)
         return relay
+
+    def settle(self) -> None:
+        """Let every message come to its end, the parked ones too."""
+        if self._unfinished():
+            self.to(named("sink", self._sink))
+            self.relay.http("/admin/retry-failed", "POST")
+            eventually(lambda: self._unfinished() == 0, "the end of every message")
+
+    def _unfinished(self) -> int:
+        metrics = self.relay.metrics()
+        return int(metrics["queued_emails"] + metrics["parked_emails"])
+
+
+def deliver(relay: Relay, text: str = "hello", to: str = "to@example.org") -> str:
+    """Send a message and wait for its end, which is a success; its id. The relay logs as ``DEBUG`` says."""
+    message_id = relay.send(text, to)
+    relay.wait_for_line(f"message.finished id={message_id} delivered=1 failed=0")
+    return message_id
 
 
 def attempts(relay: Relay, message_id: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.rerouting import Rerouting, attempts, named
+from tests.flows.rerouting import DEBUG, Rerouting, attempts, named
 from tests.support.certificates import Certificate, issue, make_ca
 from tests.support.relay import Relay
 from tests.support.upstream import Behaviour, Login, Upstream
@@ -28,10 +28,16 @@ def ca(folder: Path) -> Certificate:
 
 
 @pytest.fixture(scope="module")
-def trusting(folder: Path, ca: Certificate) -> Iterator[Rerouting]:
-    relay = Relay(folder)
+def trusting_relay(folder: Path, ca: Certificate, sink: Upstream) -> Iterator[Rerouting]:
+    relay = Relay(folder, logging=DEBUG)
     with relay.start({"SSL_CERT_FILE": str(ca.cert_file)}):
-        yield Rerouting(relay)
+        yield Rerouting(relay, sink)
+
+
+@pytest.fixture
+def trusting(trusting_relay: Rerouting) -> Rerouting:
+    trusting_relay.settle()
+    return trusting_relay
 
 
 @pytest.fixture(scope="module")
