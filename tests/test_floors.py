@@ -22,6 +22,7 @@ FLOORS: dict[str, int] = {
     "events": 2,
     "service": 2,
     "window": 2,
+    "waits": 2,
     "policy": 3,
     "spool": 3,
     "routing": 3,

@@ -18,6 +18,7 @@ from typing import Protocol
 from mailer.mail.outcome import Reply
 from mailer.smtp.pace import DataRate, Pace
 from mailer.smtp.replies import BARE_NEWLINE, IDLE, LINE_TOO_LONG, SHUTTING_DOWN, Disconnect, Refused
+from mailer.waits import TOO_LONG, bound_waits
 
 COMMAND_LINE_BYTES = 2048  # spec 3; RFC 5321 4.5.3.1.4 asks for 512, parameters and UTF-8 addresses need more
 AUTH_LINE_BYTES = 12288  # RFC 4954 4: long enough for any mechanism
@@ -38,7 +39,7 @@ _SILENT_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, Timeou
 
 
 class SocketLike(Protocol):
-    """What a ``Wire`` asks of a socket; ``recv_into`` raises TimeoutError, and with timeout 0 BlockingIOError."""
+    """What a ``Wire`` asks of a socket; ``recv_into`` raises TimeoutError or BlockingIOError when nothing comes."""
 
     def recv_into(self, buffer: memoryview, /) -> int: ...
 
@@ -70,7 +71,7 @@ class Wire:
         self._in_data = False
         self.received_bytes = 0
         self._tick = min(TICK_SECONDS, pace.idle_seconds) if pace.idle_seconds > 0 else TICK_SECONDS
-        sock.settimeout(self._tick)
+        self._bound_waits()
 
     def __repr__(self) -> str:
         return f"Wire(tls={self.is_tls}, buffered={self._end - self._start}, ending={self.is_ending})"
@@ -207,12 +208,12 @@ class Wire:
         try:
             self._sock.settimeout(0)
             count = self._sock.recv_into(self._view[self._end :])
-            self._sock.settimeout(self._tick)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._sock.settimeout(self._tick)
             return False
         except OSError as error:
             raise Disconnect(None, f"connection lost: {error}") from None
+        finally:
+            self._bound_waits()
         self._end += count
         self.received_bytes += count
         return count > 0
@@ -229,11 +230,15 @@ class Wire:
                 self._sock = sock
             sock.settimeout(HANDSHAKE_SECONDS)
             sock.do_handshake()
-            sock.settimeout(self._tick)
+            self._bound_waits()
         except (OSError, ValueError) as error:  # ValueError: the connection ended before the handshake began
             is_silent = isinstance(error, _SILENT_ENDS) and self.received_bytes == 0
             raise Disconnect(None, "" if is_silent else f"TLS handshake failed: {error}") from None
         self.is_tls = True
+
+    def _bound_waits(self) -> None:
+        with contextlib.suppress(OSError):  # gone already: the next read or write says so
+            bound_waits(self._sock, self._tick)
 
     def _deadline(self) -> float:
         return self._clock() + self._pace.idle_seconds
@@ -246,7 +251,7 @@ class Wire:
             try:
                 count = self._sock.recv_into(self._view[self._end :])
                 break
-            except TimeoutError:
+            except TOO_LONG:
                 now = self._clock()
                 if now >= deadline:
                     raise Disconnect(IDLE, "idle for too long") from None

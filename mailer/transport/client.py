@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from mailer.mail.outcome import Reply, Stage
 from mailer.transport.faults import FOREIGN, Fault, lost, nonsense
 from mailer.transport.wire import ReplyReader
+from mailer.waits import bound_waits, rounded
 
 LATE_REPLY_SECONDS = 2.0
 """How long to look for the reply that a server sent before it hung up in the middle of our content."""
@@ -47,6 +48,7 @@ class Conversation(smtplib.SMTP):
         self.sent = 0
         self.idle_since = 0.0
         self._step_ends = math.inf
+        self._bound = 0.0  # the time-out that the socket was told last
         self._replies = ReplyReader(self._receive)
 
     def __repr__(self) -> str:
@@ -74,6 +76,7 @@ class Conversation(smtplib.SMTP):
                 continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # every write of ours waits for an answer
             self.sock = connection
+            self._bound = 0.0
             return
         raise error
 
@@ -113,6 +116,7 @@ class Conversation(smtplib.SMTP):
         connection.settimeout(self._remaining())
         wrapped = context.wrap_socket(connection, server_hostname=host)
         self.sock = wrapped
+        self._bound = 0.0
         self.tls = wrapped.version() or "TLS"
         self._replies = ReplyReader(self._receive)
 
@@ -123,16 +127,13 @@ class Conversation(smtplib.SMTP):
         data = s.encode() if isinstance(s, str) else s
         if not isinstance(data, bytes):
             raise TypeError(f"cannot send {type(data).__name__}")
-        connection = self._open_socket()
         self._begin_step()
-        connection.settimeout(self._remaining())
-        sent = connection.send(data)
+        sent = self._send_some(data)
         if sent == len(data):
             return
         rest = memoryview(data)[sent:]
         while rest:
-            connection.settimeout(self._remaining())
-            rest = rest[connection.send(rest) :]
+            rest = rest[self._send_some(rest) :]
 
     def getreply(self) -> tuple[int, bytes]:
         """The next reply: code and text. It is a step of its own: it must be complete within ``timeout``."""
@@ -171,9 +172,25 @@ class Conversation(smtplib.SMTP):
         self.close()
 
     def _receive(self, count: int) -> bytes:
+        try:
+            return self._patient_socket().recv(count)
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        try:
+            return self._patient_socket().send(data)
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def _patient_socket(self) -> socket.socket:
+        """The socket, which waits no longer than the step has left. Raises TimeoutError when that is nothing."""
         connection = self._open_socket()
-        connection.settimeout(self._remaining())
-        return connection.recv(count)
+        bound = rounded(self._remaining())
+        if bound != self._bound:
+            bound_waits(connection, bound)
+            self._bound = bound
+        return connection
 
     def _open_socket(self) -> socket.socket:
         if self.sock is None:
