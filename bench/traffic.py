@@ -25,7 +25,8 @@ from tests.support.postfix import find_program, free_port
 
 START_TIMEOUT_SECONDS = 30.0
 _COUNTER = re.compile(rb"mesg=(\d+)")
-_TAIL_BYTES = 64  # longer than one line of counters
+_TAIL_BYTES = 500  # longer than one line of counters, and enough of what it says when it dies
+_LOOK_SECONDS = 1.0  # between looks at whether smtp-sink still runs
 
 
 class BenchError(MailerError):
@@ -65,9 +66,10 @@ class Sink:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._changed = threading.Condition()  # guards both below
+        self._changed = threading.Condition()  # guards all below
         self._count = 0
         self._counted_at = 0.0
+        self._said = b""
         # As root it wants another user to run as. The backlog and the bound on connections are beyond any relay here.
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         command = [program("smtp-sink"), "-c", *user, "-m", "1000", f"127.0.0.1:{self.port}", "1000"]
@@ -94,9 +96,13 @@ class Sink:
 
     def wait_for(self, count: int, timeout_seconds: float) -> float:
         """When (``time.monotonic``) the sink had taken that many. Raises BenchError."""
+        deadline = time.monotonic() + timeout_seconds
         with self._changed:
-            if not self._changed.wait_for(lambda: self._count >= count, timeout_seconds):
-                raise BenchError(f"{self._count} of {count} messages arrived within {timeout_seconds:g} s")
+            while not self._changed.wait_for(lambda: self._count >= count, _LOOK_SECONDS):
+                if self._group.status is not None:
+                    raise BenchError(f"smtp-sink ended with status {self._group.status}: {self._said.decode(errors='replace')!r}")
+                if time.monotonic() > deadline:
+                    raise BenchError(f"{self._count} of {count} messages arrived within {timeout_seconds:g} s")
             return self._counted_at
 
     def _read(self, reading: int) -> None:
@@ -107,8 +113,9 @@ class Sink:
                 seen = (seen + piece)[-_TAIL_BYTES:]
                 # The last complete line: the carriage return in front of the next one ends it.
                 numbers = _COUNTER.findall(seen[: seen.rfind(b"\r") + 1])
-                if numbers:
-                    with self._changed:
+                with self._changed:
+                    self._said = seen
+                    if numbers:
                         self._count, self._counted_at = int(numbers[-1]), now
                         self._changed.notify_all()
 
