@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ def retry(relay: Relay) -> None:
     """Make all that is parked due; the process may die of it."""
     with contextlib.suppress(OSError, http.client.HTTPException):
         relay.http("/admin/retry-failed", "POST")
+
+
+def retry_until(relay: Relay, condition: Callable[[], bool], what: str) -> None:
+    """The same until it has shown effect: what is being tried at the moment of the call has had its turn."""
+    eventually(lambda: (retry(relay), condition())[1], what)
 
 
 def counts(relay: Relay) -> tuple[int, int, int]:

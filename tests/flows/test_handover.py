@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.parking import arrivals, counts, drop, in_failed, park, retry
+from tests.flows.parking import arrivals, counts, drop, in_failed, park, retry, retry_until
 from tests.support.relay import Relay, eventually
 from tests.support.upstream import Upstream
 
@@ -41,10 +41,7 @@ def test_crash_while_a_message_is_parked_neither_loses_nor_forgets_it(tmp_path: 
             assert relay.parked()[0]["To"] == [SECOND]
             eventually(lambda: counts(relay) == (0, 1, 0), "one message, parked")
             upstream.on("rcpt")
-            retry(relay)
-            relay.wait_for_line(f"message.finished id={message_id} delivered=2 failed=0")
-            eventually(lambda: in_failed(relay) == [], "the end of the file")
-            assert counts(relay) == (1, 0, 0)
+            retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
         assert (arrivals(upstream, FIRST), arrivals(upstream, SECOND)) == (1 if is_recorded else 2, 1)
 
 
@@ -64,10 +61,7 @@ def test_crash_while_a_message_is_parked_once_more_keeps_the_file_that_its_recor
             eventually(lambda: in_failed(relay) == [f"{message_id}.json"], "the parked file alone")
             assert relay.parked()[0]["To"] == ([SECOND] if is_recorded else [FIRST, SECOND])
             upstream.on("rcpt")
-            retry(relay)
-            relay.wait_for_line(f"message.finished id={message_id} delivered=2 failed=0")
-            eventually(lambda: in_failed(relay) == [], "the end of the file")
-            assert counts(relay) == (1, 0, 0)
+            retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
         assert (arrivals(upstream, FIRST), arrivals(upstream, SECOND)) == (1 if is_recorded else 2, 1)
 
 
@@ -82,8 +76,7 @@ def test_crash_while_a_delivered_message_leaves_its_file_ends_the_same(tmp_path:
             retry(relay)
             expect_death(relay)
             relay.start()
-            retry(relay)
-            eventually(lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
+            retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
             assert relay.terminate() == 0
         assert arrivals(upstream, FIRST) == (2 if step == "before finished" else 1)
 
@@ -98,8 +91,7 @@ def test_crash_while_a_message_is_given_up_buries_it_once(tmp_path: Path, step: 
             retry(relay)
             expect_death(relay)
             relay.start()
-            retry(relay)
-            eventually(lambda: (in_failed(relay), counts(relay)) == ([], (0, 1, 0)), "one message, given up")
+            retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (0, 1, 0)), "one message, given up")
             eventually(lambda: [p.name for p in relay.files("dead")] == [f"{message_id}.json"], "the dead file")
             assert json.loads(relay.files("dead")[0].read_text())["To"] == [FIRST]
 
@@ -127,8 +119,7 @@ def test_file_of_a_message_that_is_given_up_names_only_who_never_got_it(tmp_path
         park(relay, [FIRST, SECOND])
         upstream.on("rcpt", {SECOND: "550 5.1.1 no such user"})
         with relay:
-            retry(relay)
-            eventually(lambda: len(relay.files("dead")) == 1, "the dead file")
+            retry_until(relay, lambda: len(relay.files("dead")) == 1, "the dead file")
             assert json.loads(relay.files("dead")[0].read_text())["To"] == [SECOND]
 
 
@@ -139,8 +130,7 @@ def test_no_file_is_left_of_a_message_whose_owed_recipients_all_got_it(tmp_path:
         park(relay, [FIRST, SECOND])
         upstream.on("rcpt")
         with relay:
-            retry(relay)
-            eventually(lambda: in_failed(relay) == [], "the end of the parked file")
+            retry_until(relay, lambda: in_failed(relay) == [], "the end of the parked file")
             assert relay.files("dead") == []
             assert counts(relay) == (0, 1, 0), "the message has failed: one of its recipients has"
 

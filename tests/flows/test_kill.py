@@ -10,7 +10,8 @@ import pytest
 from tests.flows.parking import counts
 from tests.support.load import Load
 from tests.support.relay import FAST_RETRIES, Relay, eventually
-from tests.support.upstream import Said, Upstream
+from tests.support.upstream import Upstream
+from tests.support.upstream_script import Said
 
 WORKERS = 3
 IN_DOUBT_A_CRASH = 4 * WORKERS
@@ -25,7 +26,7 @@ def crash_often(load: Load, crashes: int, moments: random.Random) -> None:
 
 def is_idle(relay: Relay) -> bool:
     health = relay.health()
-    return health["queued_emails"] == health["failed_emails"] == 0
+    return (health["queued_emails"], health["failed_emails"]) == (0, 0)
 
 
 def torture(folder: Path, crashes: int) -> None:
