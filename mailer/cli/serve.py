@@ -24,7 +24,7 @@ from mailer import __version__, process
 from mailer.app import App
 from mailer.cli import background, failure, systemd
 from mailer.cli.pidfile import Pidfile
-from mailer.cli.signals import STOPPING, SignalPipe, Stop, StopRequests, die_of
+from mailer.cli.signals import STOPPING, SignalPipe, Stop, StopRequests, Terminal, die_of
 from mailer.config.load import Loaded, load
 from mailer.config.problems import ConfigError
 from mailer.config.schema import Config
@@ -78,6 +78,7 @@ class _Serving:
         at_exit.callback(self._log_output.close)
         if arguments.pidfile:
             at_exit.callback(Pidfile.claim(arguments.pidfile, process.main_pid()).release)
+        self._terminal = Terminal()
         self._signals = SignalPipe()
         self._stop_requests = StopRequests()
         self._unpacked = process.UnpackFolder.of_this_process()
@@ -110,10 +111,10 @@ class _Serving:
             if self._unpacked:
                 self._unpacked.refresh(time.time())
             for number in self._signals.wait(_IDLE_SECONDS):
-                if number == signal.SIGHUP:
-                    self._reload()
-                elif number in STOPPING:
+                if number in STOPPING or self._terminal.has_closed():
                     self._stop(number)
+                else:
+                    self._reload()
             if self._drained.is_set():
                 log.info("stop.done code=%d", self._exit_code)
                 return self._exit_code

@@ -48,6 +48,31 @@ class StopRequests:
         return Stop.AT_ONCE if now - self._first_at > SECOND_REQUEST_SECONDS else Stop.SAME
 
 
+class Terminal:
+    """The terminal that this process was started from, if any: closing it sends SIGHUP, and then means to stop.
+
+    Made before SIGHUP is installed: who started us with ``nohup`` wants us to outlive the terminal.
+    """
+
+    def __init__(self) -> None:
+        self._matters = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+
+    def __repr__(self) -> str:
+        return f"Terminal(matters={self._matters})"
+
+    def has_closed(self) -> bool:
+        """Whether it was there at the start and is no longer."""
+        return self._matters and not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 class SignalPipe:
     """The pipe that signals, and wake-ups from other threads, arrive in."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import resource
 import signal
 import smtplib
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -236,3 +239,45 @@ def test_a_port_that_systemd_holds_stands_in_for_the_configured_one(tmp_path: Pa
             send_message(port)
             program.signal(signal.SIGTERM)
             assert program.wait() == 0
+
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+@contextlib.contextmanager
+def in_terminal(config: Path, *wrapper: str) -> Iterator[tuple[Program, IO[bytes]]]:
+    """A mailer in the foreground of a terminal of its own, and the window of that terminal."""
+    window, terminal = pty.openpty()
+    command = [sys.executable, "-c", TAKE_TERMINAL, str(terminal), *wrapper, *SOURCE]
+    with os.fdopen(window, "rb", buffering=0) as held, running(
+        "-config", str(config), command=command, pass_fds=[terminal]
+    ) as program:
+        os.close(terminal)
+        yield program, held
+
+
+def test_closing_the_terminal_stops_what_was_started_in_it(tmp_path: Path) -> None:
+    with in_terminal(write_config(tmp_path)) as (program, window):
+        program.wait_ready()
+        window.close()
+        assert program.wait() == 0
+        assert any("stop.done" in line for line in program.lines)
+
+
+def test_hangup_with_the_terminal_still_open_reloads(tmp_path: Path) -> None:
+    with in_terminal(write_config(tmp_path)) as (program, _):
+        program.wait_ready()
+        program.signal(signal.SIGHUP)
+        program.wait_for("reload.done")
+
+
+def test_what_nohup_started_outlives_the_terminal(tmp_path: Path) -> None:
+    with in_terminal(write_config(tmp_path), "nohup") as (program, window):
+        port, _ = program.wait_ready()
+        window.close()
+        program.wait_for("reload.done")
+        send_message(port)
