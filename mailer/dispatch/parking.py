@@ -170,6 +170,9 @@ class Parking:
                     self._schedule.bring_up(row, now)
             for row in self._store.held_by(Holder.FILE_TO_CLEAR):
                 self.finished(row)  # the disk refused it before, or it is in the queue already: twice does no harm
+            is_early = self._next_scan < now + self.interval_seconds
+        if is_early:
+            self._on_wake()  # the scan may run in another thread than the one that waits for the next
 
     # Steps.
 
@@ -230,12 +233,14 @@ class Parking:
         """Make a file that nobody knows a message of ours."""
         try:
             file = self._failed.read(name)
+            if not file.recipients:
+                raise Unreadable("To names no recipient")
         except NotParked:
             return
         except Unreadable as fault:
             if self._settling.settled(name, signature, now):
                 self._failed.quarantine(name, str(fault))
-                log.error("parked.unreadable file=%s why=%s moved=emails/quarantine", name, fault)
+                log.error("parked.unreadable file=%r why=%s moved=emails/quarantine", name, fault)
             else:
                 self._next_scan = min(self._next_scan, now + UNREADABLE_WAIT_SECONDS)
             return
@@ -250,7 +255,7 @@ class Parking:
         except SpoolError as fault:
             log.error("parked.not_taken_up id=%s why=%s next=%ds", message_id, fault, self.interval_seconds)
             return
-        log.info("parked.taken_up id=%s file=%s owed=%d", message_id, name, len(recipients))
+        log.info("parked.taken_up id=%s file=%r owed=%d", message_id, name, len(recipients))
         self._schedule.look_again()
 
     def _free_id(self, name: str, wanted: str) -> str:

@@ -26,7 +26,12 @@ def retry(relay: Relay) -> None:
 
 def retry_until(relay: Relay, condition: Callable[[], bool], what: str) -> None:
     """The same until it has shown effect: what is being tried at the moment of the call has had its turn."""
-    eventually(lambda: (retry(relay), condition())[1], what)
+
+    def tried() -> bool:
+        retry(relay)
+        return condition()
+
+    eventually(tried, what)
 
 
 def counts(relay: Relay) -> tuple[int, int, int]:
