@@ -53,13 +53,17 @@ class NotParked(SpoolError):
 
 
 class FailedStore:
-    """See the module. A *name* is a file's without ``.json``: a message id, or anything where people dropped it in."""
+    """See the module. A *name* is a file's without ``.json``: a message id, or anything where people dropped it in.
+
+    Making one makes the folder, and raises OSError when that cannot be.
+    """
 
     def __init__(self, data_dir: Path, largest_file_bytes: int = LARGEST_FILE_BYTES) -> None:
         self._places = Places(data_dir.absolute())
         self._largest_file_bytes = largest_file_bytes
         self._lock = threading.Lock()  # guards _counted
         self._counted: tuple[float, int] | None = None
+        make_private_directory(self._places.failed)  # so that there is a place to drop files into
 
     def __repr__(self) -> str:
         return f"FailedStore({str(self._places.failed)!r})"

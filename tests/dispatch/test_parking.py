@@ -1,0 +1,103 @@
+"""Files that somebody drops into ``emails/failed`` become messages of ours, or go to quarantine with the reason."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailer.dispatch.parking import UNREADABLE_WAIT_SECONDS, Parking
+from mailer.dispatch.queue import FairQueue
+from mailer.dispatch.schedule import Schedule
+from mailer.spool.failed import FailedStore
+from mailer.spool.sqlite import SqliteSpool
+from mailer.spool.store import Holder, Stored
+
+NOW = 1_700_000_000.0
+
+
+class OneWay:
+    """A planner with one way, which is open."""
+
+    def first_way(self, stored: Stored, now: float) -> str:
+        return "a"
+
+    def lane_opens_at(self, lane: str, now: float) -> float:
+        return now
+
+    def is_expiring(self, stored: Stored, now: float) -> bool:
+        return False
+
+
+class Yard:
+    """Parking over a real spool and a real folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spool = SqliteSpool.open(folder)
+        self.failed = FailedStore(folder)
+        queue = FairQueue(100, lambda way: 10)
+        schedule = Schedule(self.spool, queue, OneWay(), lambda: None)
+        self.parking = Parking(self.spool, self.failed, schedule, lambda recipients: "a", lambda: None)
+        self.folder = folder / "emails"
+
+    def drop(self, name: str, **keys: object) -> None:
+        message: dict[str, object] = {
+            "ID": name,
+            "From": "from@example.com",
+            "To": ["to@example.org"],
+            "Data": base64.b64encode(b"Subject: x\r\n\r\nhello\r\n").decode(),
+        }
+        (self.folder / "failed" / f"{name}.json").write_text(json.dumps({**message, **keys}))
+
+    def adopted(self) -> list[Stored]:
+        return list(self.spool.held_by(Holder.FILE))
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    yard = Yard(tmp_path)
+    yard.parking.recover()
+    yield yard
+    yard.spool.close()
+
+
+def test_dropped_file_is_taken_up_once_and_due(yard: Yard) -> None:
+    yard.drop("message-1")
+    yard.parking.scan(NOW)
+    yard.parking.scan(NOW + 1)
+    [row] = yard.adopted()
+    assert (row.envelope.id, row.due_at, row.envelope.accepted_at) == ("message-1", NOW, NOW)
+    assert yard.spool.totals().parked == 1
+
+
+@pytest.mark.parametrize("bad_id", ["", "../../etc/passwd", "a b", "x" * 65, ".hidden", 7])
+def test_bad_id_is_replaced_by_the_name_of_the_file(yard: Yard, bad_id: object) -> None:
+    yard.drop("message-1", ID=bad_id)
+    yard.parking.scan(NOW)
+    yard.parking.scan(NOW + UNREADABLE_WAIT_SECONDS)
+    yard.parking.scan(NOW + 2 * UNREADABLE_WAIT_SECONDS)
+    names = [row.envelope.id for row in yard.adopted()]
+    quarantined = sorted(p.name for p in (yard.folder / "quarantine").glob("*.json*"))
+    assert names == ["message-1"] or (isinstance(bad_id, int) and quarantined)
+
+
+def test_taken_id_is_replaced(yard: Yard) -> None:
+    yard.drop("message-1")
+    yard.parking.scan(NOW)
+    yard.drop("other", ID="message-1")
+    yard.parking.scan(NOW + 1)
+    assert sorted(row.envelope.id for row in yard.adopted()) == ["message-1", "other"]
+
+
+@pytest.mark.parametrize("keys", [{"To": None}, {"To": []}, {"From": "not an address"}, {"Data": "%%%"}])
+def test_file_that_is_no_message_goes_to_quarantine_with_the_reason_once_unchanged(yard: Yard, keys: dict[str, object]) -> None:
+    yard.drop("broken", **keys)
+    yard.parking.scan(NOW)
+    assert yard.failed.has("broken"), "somebody may still be writing it"
+    yard.parking.scan(NOW + UNREADABLE_WAIT_SECONDS)
+    assert not yard.failed.has("broken")
+    assert yard.adopted() == []
+    assert len(list((yard.folder / "quarantine").glob("broken*"))) == 2, "the file and its reason"
