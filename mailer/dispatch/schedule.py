@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mailer.dispatch.queue import FairQueue, Job
@@ -149,22 +149,20 @@ class Schedule:
     def _fill_queue(self, now: float) -> None:
         """Fetch due messages until the spool has no more, or the queue takes no more."""
         shut: set[str] = set()
-        look_at = now + LOOK_SECONDS
-        for lane in self._store.lanes():
-            opens_at = self._planner.lane_opens_at(lane, now)
-            if opens_at > now:
-                shut.add(lane)
-                look_at = min(look_at, opens_at)
+        look_at = min(now + LOOK_SECONDS, self._shut(self._store.lanes(), shut, now))
         if shut and now >= self._expiry_check_at:
             self._expiry_check_at = now + EXPIRY_CHECK_SECONDS
             self._fetch_expiring(now, shut)
         is_full = False
         while (room := self._queue.room) > 0:
             fetched = self._fetch(now, min(room, FETCH_SIZE), shut)
-            if not fetched:
+            if fetched is None:
                 break
-            refused = [stored.lane for stored in fetched if not self._offer(stored, now)]
-            if len(refused) == len(fetched):
+            # A lane that has closed meanwhile: its messages would come back from the workers at once, and be read again.
+            look_at = min(look_at, self._shut({stored.lane for stored in fetched}, shut, now))
+            wanted = [stored for stored in fetched if stored.lane not in shut or self._put_back(stored)]
+            refused = [stored.lane for stored in wanted if not self._offer(stored, now)]
+            if refused and len(refused) == len(wanted):
                 is_full = True
                 shut.update(refused)
         else:
@@ -173,11 +171,22 @@ class Schedule:
             self._more = self._more or is_full
             self._look_at = min(self._look_at, look_at, now + LOOK_WHEN_FULL_SECONDS if is_full else look_at)
 
-    def _fetch(self, now: float, limit: int, shut: set[str]) -> list[Stored]:
-        """Due messages that are not in memory; they are held from here on.
+    def _shut(self, lanes: Iterable[str], shut: set[str], now: float) -> float:
+        """Add the lanes that are closed now to ``shut``. Returns when the first of them opens; infinity if none."""
+        look_at = float("inf")
+        for lane in lanes:
+            opens_at = self._planner.lane_opens_at(lane, now)
+            if opens_at > now:
+                shut.add(lane)
+                look_at = min(look_at, opens_at)
+        return look_at
+
+    def _fetch(self, now: float, limit: int, shut: set[str]) -> list[Stored] | None:
+        """Due messages that are not in memory, held from here on; None when the spool has no more of them.
 
         A row read here may be out of date: its message may be accepted, delivered, recorded and released while the
-        read goes on. So what was released since the read began is dropped as well as what is held.
+        read goes on. So what was released since the read began is dropped as well as what is held. All of a read may be
+        dropped so: then there may well be more, which the next read finds.
         """
         with self._lock:
             self._released.clear()
@@ -190,23 +199,24 @@ class Schedule:
                 fresh = [row for row in rows if row.envelope.id not in self._held and row.envelope.id not in self._released]
                 self._held.update(row.envelope.id for row in fresh)
                 self._is_fetching = False
-        return fresh
+        return fresh if rows else None
 
     def _offer(self, stored: Stored, now: float) -> bool:
-        if self._queue.offer(Job(stored, self._planner.first_way(stored, now))):
-            return True
+        return self._queue.offer(Job(stored, self._planner.first_way(stored, now))) or self._put_back(stored)
+
+    def _put_back(self, stored: Stored) -> bool:
+        """Let go of a message that does not enter the queue; always False."""
         with self._lock:
             self._let_go(stored.envelope.id)
         return False
 
     def _fetch_expiring(self, now: float, shut: set[str]) -> None:
         """Messages of closed lanes that are so old that they get their last round all the same."""
-        for stored in self._fetch(now, FETCH_SIZE, set()):
+        for stored in self._fetch(now, FETCH_SIZE, set()) or ():
             if stored.lane in shut and self._planner.is_expiring(stored, now):
                 self._offer(stored, now)
             else:
-                with self._lock:
-                    self._let_go(stored.envelope.id)
+                self._put_back(stored)
 
     def _fill_heap(self, now: float) -> None:
         with self._lock:

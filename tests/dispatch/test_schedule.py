@@ -165,6 +165,47 @@ def test_row_that_was_read_before_its_message_was_finished_is_not_brought_up(hal
     assert fetched == []
 
 
+def test_read_of_nothing_but_finished_messages_is_not_taken_for_the_end(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers may finish all that a short read brings while it goes on; what is behind it must not wait for the next look."""
+    hall.store("m")
+    hall.schedule.step(NOW + 1)
+    assert hall.queued() == ["m"]
+    stale = hall.spool.find("m")
+    assert stale is not None
+    hall.store("behind")
+    read = hall.spool.fetch_due
+    reads: list[int] = []
+
+    def read_slowly(now: float, limit: int, held: set[str], shut: set[str]) -> list[Stored]:
+        reads.append(limit)
+        if len(reads) > 1:
+            return read(now, limit, held, shut)
+        hall.record("m", State.SUCCESS, None)
+        hall.schedule.release("m", None)
+        return [stale]
+
+    monkeypatch.setattr(hall.spool, "fetch_due", read_slowly)
+    hall.schedule.look_again()
+    hall.schedule.step(NOW + 2)
+    assert hall.queued() == ["behind"]
+
+
+def test_lane_that_closes_while_its_messages_are_read_is_left_until_it_opens(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(5):
+        hall.store(f"m{n}")
+    read = hall.spool.fetch_due
+
+    def close_then_read(now: float, limit: int, held: set[str], shut: set[str]) -> list[Stored]:
+        hall.ways.closed["a"] = NOW + 10
+        return read(now, limit, held, shut)
+
+    monkeypatch.setattr(hall.spool, "fetch_due", close_then_read)
+    assert hall.schedule.step(NOW + 1) <= 9.0
+    assert hall.queued() == []
+    hall.schedule.step(NOW + 10)
+    assert len(hall.queued()) == 5
+
+
 def test_sender_with_few_messages_is_not_behind_one_with_many(hall: Hall) -> None:
     for n in range(300):
         hall.store(f"bulk{n}", sender="bulk", at=NOW - 100)

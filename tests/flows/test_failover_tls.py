@@ -92,9 +92,7 @@ def test_certificate_may_be_left_unverified_where_that_is_configured(
         assert first.wait_for(1)[0].tls
 
 
-def test_required_tls_that_is_not_offered_sends_the_message_to_the_next_provider(
-    trusting: Rerouting, second: Upstream
-) -> None:
+def test_required_tls_that_is_not_offered_sends_the_message_to_the_next_provider(trusting: Rerouting, second: Upstream) -> None:
     with Upstream(Behaviour(login=Login("app", PASSWORD))) as first:
         login = {"username": "app", "password": PASSWORD, "tls": "required"}
         relay = trusting.to(named("first", first, **login), named("second", second))
