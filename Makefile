@@ -32,6 +32,7 @@ lint: .venv/dev.stamp ## check the style of the source
 
 types: .venv/dev.stamp ## check the types
 	$(python) -m mypy
+	$(python) -m mypy .ci/smoke.py
 
 docs: .venv/run.stamp ## write docs/configuration.md anew from the schema
 	$(python) docs/generate.py
