@@ -14,6 +14,8 @@ import pytest
 from mailer import process
 from mailer.process import MARKER, REFRESH_SECONDS, UNPACKING_SECONDS, UnpackFolder
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -153,3 +155,17 @@ def test_a_vast_hard_limit_is_not_used_up() -> None:
     if hard != resource.RLIM_INFINITY and hard <= process.MAX_OPEN_FILES:
         pytest.skip("the hard limit here is below the bound")
     assert limit_after(256, hard, wanted=1300)[0] == process.MAX_OPEN_FILES
+
+
+def test_everything_of_the_program_is_loaded_before_it_serves() -> None:
+    code = (
+        "import sys; from mailer import process\n"
+        "process.preload(); early = 'mailer.web.server' in sys.modules\n"
+        "sys.frozen = True; process.preload(); print(early, *sorted(name for name in sys.modules if name.startswith('mailer.')))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
+    early, *loaded = answer.stdout.split()
+    parts = [path.relative_to(ROOT).with_suffix("").parts for path in (ROOT / "mailer").rglob("*.py")]
+    names = {".".join(part for part in path if part != "__init__") for path in parts} - {"mailer"}
+    assert early == "False"
+    assert set(loaded) == names
