@@ -1,9 +1,10 @@
 """The queue between the schedule and the workers: bounded, and fair between ways and between senders.
 
-``FairQueue`` is a ``queue.Queue`` whose ``_get`` does not take the oldest job but the next in turn: ways take turns,
-and within a way senders do, so neither a slow provider nor one sender's 100,000 messages hold up the rest. It also owns
-the slots: how many conversations run with each way, at most ``limit`` of it. A job whose way has no free slot is not
-given out, so no worker ever waits for a connection.
+``FairQueue`` is a ``queue.Queue`` whose ``_get`` does not take the oldest job but the next in turn: the way with the
+fewest conversations has the next one (equal ones take turns), and within a way senders take turns. So neither a slow
+provider nor one sender's 100,000 messages hold up the rest: turns alone would let a provider that takes 4 s a message
+collect all workers, one at each of its turns. It also owns the slots: how many conversations run with each way, at most
+``limit`` of it. A job whose way has no free slot is not given out, so no worker ever waits for a connection.
 
 One lock, ``mutex`` of ``queue.Queue``, guards everything here. ``not_empty`` is notified when a job can be taken: a job
 came for a way with a free slot, or a slot of a way with waiting jobs came free. ``put`` and ``get`` of the base class
@@ -179,7 +180,8 @@ class FairQueue(queue.Queue[Job]):
         self._kept_bytes += item.kept_bytes
 
     def _get(self) -> Job:
-        way, lane = next((way, lane) for way, lane in self._lanes.items() if lane.is_ready)
+        # Of equals min() takes the first, which had its turn the longest ago.
+        way, lane = min((found for found in self._lanes.items() if found[1].is_ready), key=_conversations)
         self._lanes.move_to_end(way)
         sender, jobs = next(iter(lane.senders.items()))
         job = jobs.popleft()
@@ -204,3 +206,7 @@ class FairQueue(queue.Queue[Job]):
         lane.busy -= 1
         if lane.size:
             self.not_empty.notify()
+
+
+def _conversations(found: tuple[str, _Lane]) -> int:
+    return found[1].busy

@@ -53,6 +53,31 @@ def test_ways_take_turns() -> None:
     assert [name for name in drain(queue)[:6] if name.startswith("y")] == ["y-0", "y-1", "y-2"]
 
 
+def test_slow_way_does_not_collect_the_workers_of_a_fast_one() -> None:
+    queue = fair_queue()
+    for number in range(100):
+        queue.offer(job("x", "slow", number))
+        queue.offer(job("y", "fast", number))
+    under_way = 0
+    for _ in range(50):
+        taken = queue.take(0)
+        assert taken is not None
+        if taken.way == "fast":
+            queue.leave("fast")
+        else:
+            under_way += 1
+    assert under_way == 1
+
+
+def test_ways_that_are_both_slow_share_the_workers() -> None:
+    queue = fair_queue()
+    for number in range(100):
+        queue.offer(job("x", "a", number))
+        queue.offer(job("y", "b", number))
+    ways = [taken.way for _ in range(20) if (taken := queue.take(0)) is not None]
+    assert (ways.count("a"), ways.count("b")) == (10, 10)
+
+
 def test_a_sender_gets_no_more_than_its_share_of_the_memory() -> None:
     queue = fair_queue(size=100)
     taken_in = sum(queue.offer(job("bulk", number=number)) for number in range(100))
