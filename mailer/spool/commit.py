@@ -50,7 +50,7 @@ class Writer:
         self._backlog: deque[Change] = deque()
         self._chores: list[Chore] = []
         self._done: deque[Callable[[], None]] = deque()
-        self._trouble: Fault | None = None
+        self._told: Fault | None = None  # the trouble that the log speaks of, until it is over
         self._told_at = 0.0
         self._restored_at = 0.0
         self._looked_at = 0.0
@@ -194,12 +194,18 @@ class Writer:
             return
         if fault is Fault.DEVICE:
             self._ledger.distrust(submitted)
-        again = self._write(group)
+        again = self._write_with_room(group)
         if again is not None and self._reserve.spend():
-            again = self._write(group)
+            again = self._write_with_room(group)
         if again is None:
             self._drop_from_backlog(len(group.changes))
         self.is_writable = again is None
+
+    def _write_with_room(self, group: Group) -> Exception | None:
+        """Like ``_write``, with the whole length of the log to write in."""
+        with contextlib.suppress(sqlite3.Error):
+            self._ledger.rewind()
+        return self._write(group)
 
     def _drop_from_backlog(self, count: int) -> None:
         for _ in range(count):
@@ -213,14 +219,15 @@ class Writer:
                 log.warning("spool.content_left id=%s error=%s: it is swept at the next start", message_id, error.strerror)
 
     def _went_well(self) -> None:
-        if self._trouble is not None:
+        if not self.is_writable:
             log.warning("spool.writable path=%s kept=%d: it can be written again", self._places.database, len(self._backlog))
-        self._trouble, self.is_writable = None, True
+            self._told = None
+        self.is_writable = True
 
     def _tell(self, error: Exception, fault: Fault, now: float) -> None:
-        if fault is self._trouble and abs(now - self._told_at) < REPEAT_LOG_SECONDS:
+        if fault is self._told and abs(now - self._told_at) < REPEAT_LOG_SECONDS:
             return
-        self._trouble, self._told_at = fault, now
+        self._told, self._told_at = fault, now
         log.error(
             "spool.unwritable path=%s fault=%s error=%r kept=%d: new mail is refused, records are kept and tried again",
             self._places.database, fault.value, describe(error), len(self._backlog),
@@ -235,9 +242,12 @@ class Writer:
         self._restored_at = now
         step = max(1, self._reserve.size // PAGE_BYTES // 8)  # pages in use move into the log first: it must have room
         for _ in range(VACUUM_STEPS):
-            if self._reserve.restore() or not self._shrink(step, keep=0):
+            if (self._reserve.restore() and self._reserve.has_room()) or not self._shrink(step, keep=0):
                 break
         self._is_full = self._is_full and not self._reserve.has_room()
+        if self.is_accepting:
+            log.warning("spool.accepting path=%s: there is room again, new mail is accepted", self._places.database)
+            self._told = None
 
     def _rest(self, now: float) -> float:
         """Nothing is left to write: how long to sleep."""

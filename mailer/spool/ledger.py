@@ -58,6 +58,15 @@ class Ledger:
         self.close()
         self._forget_readers()
 
+    def rewind(self) -> bool:
+        """Write the log back into the database, so that the next transaction overwrites it: that takes no space at all.
+
+        SQLite does so by itself, but not while somebody reads: on a full disk the log may be as long as there was room for.
+        """
+        connection = self._connection or self._reconnect()
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        return not busy
+
     def give_back(self, pages: int, keep: int) -> bool:
         """Shrink the file by up to ``pages`` unused pages while more than ``keep`` are unused; whether it did."""
         connection = self._connection or self._reconnect()
