@@ -125,6 +125,8 @@ class Windows:
 
     def free_at(self, name: str, limits: Limits, now: float) -> float:
         """When at least one more fits within ``limits``: ``now``, or the Unix time at which enough has expired."""
+        if not (limits.per_hour or limits.per_day):
+            return now
         with self._opened(name, now) as (hour, day):
             times = [now]
             for window, limit in ((hour, limits.per_hour), (day, limits.per_day)):

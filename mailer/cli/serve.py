@@ -47,6 +47,7 @@ _IDLE_SECONDS = 3600.0
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code."""
     process.tie_to_launcher()
+    process.share_one_processor()  # before there are threads: each inherits it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until we serve there is nothing to finish: just end
     try:
         if arguments.output:
@@ -86,7 +87,6 @@ class _Serving:
         listeners = systemd.take_listeners(os.environ)
         self._app = App(loaded.config, lambda: self._log_output.lines_dropped, listeners)
         self._drain: threading.Thread | None = None
-        self._drained = threading.Event()
         self._drained = threading.Event()
         self._exit_code = os.EX_SOFTWARE  # unless the drain ends as it should
 

@@ -66,7 +66,9 @@ class Message:
         for recipient in changed:
             recipients[recipient.index] = recipient
             self.changed[recipient.index] = recipient
-        self.stored = replace(self.stored, envelope=replace(self.envelope, recipients=tuple(recipients)))
+        old = self.envelope
+        envelope = Envelope(old.id, old.sender, tuple(recipients), old.size, old.accepted_at, old.options)
+        self.stored = replace(self.stored, envelope=envelope)
 
 
 class Ledger:

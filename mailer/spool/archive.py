@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 MOST_MESSAGES = 1000
 MOST_BYTES = 32 * 1024 * 1024  # also bounds the open files: at most 128 messages over 256 KiB
+GATHER_SECONDS = 0.1  # messages are written together, so that mail under way is disturbed ten times a second at most
 ROOM_WAIT_SECONDS = 1.0  # a session may wait so long for the archive, and no longer
 MOST_RECIPIENTS = 1000  # Envelope-To lines of one message
 SWEEP_SECONDS = 3600.0  # between looks for files that are too old
@@ -61,6 +62,7 @@ class Archive:
         self._service = Service("archive", self)
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)  # told when the thread has taken the queue
+        self._closing = threading.Condition(self._lock)  # told at the end
         self._queue: list[_Entry] = []  # this and the next four: guarded by _lock
         self._bytes = 0
         self._is_full = False
@@ -88,6 +90,7 @@ class Archive:
         with self._lock:
             self._is_closing = True
             self._room.notify_all()
+            self._closing.notify_all()
         self._service.wake()
         self._service.join(30.0)
 
@@ -116,6 +119,8 @@ class Archive:
     def step(self, now: float) -> float | None:
         """Write all that waits (``service.Stepper``)."""
         with self._lock:
+            if self._queue and not self._is_closing and self._room_is_ample():
+                self._closing.wait_for(lambda: self._is_closing, GATHER_SECONDS)
             entries, self._queue, self._bytes, self._is_full = self._queue, [], 0, False
             is_closing = self._is_closing
             self._room.notify_all()
@@ -130,6 +135,9 @@ class Archive:
             self._swept_at = now
             self._sweep(now)
         return REPEAT_LOG_SECONDS
+
+    def _room_is_ample(self) -> bool:
+        return len(self._queue) < MOST_MESSAGES // 2 and self._bytes < MOST_BYTES // 2
 
     def _fits(self, size: int) -> bool:
         if self._is_closing:

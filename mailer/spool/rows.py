@@ -9,6 +9,7 @@ the distance between neighbouring floats at today's Unix times, so that they com
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -182,7 +183,9 @@ _COMPACT = json.JSONEncoder(separators=(",", ":"))  # made once: json.dumps woul
 _OPTION_NAMES = tuple(Options.__dataclass_fields__)
 
 
+@functools.lru_cache(256)
 def _options_text(options: Options) -> str:
+    """Remembered, since one application's messages nearly all have the same."""
     said = {name: value for name in _OPTION_NAMES if (value := getattr(options, name))}
     return _COMPACT.encode(said) if said else ""
 
