@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from mailer.dispatch.queue import FairQueue, Job
@@ -154,6 +154,7 @@ class Schedule:
             self._expiry_check_at = now + EXPIRY_CHECK_SECONDS
             self._fetch_expiring(now, shut)
         is_full = False
+        full: list[Stored] = []  # what the queue last refused of each lane, and so what waits for room
         while (room := self._queue.room) > 0:
             fetched = self._fetch(now, min(room, FETCH_SIZE), shut)
             if fetched is None:
@@ -161,15 +162,25 @@ class Schedule:
             # A lane that has closed meanwhile: its messages would come back from the workers at once, and be read again.
             look_at = min(look_at, self._shut({stored.lane for stored in fetched}, shut, now))
             wanted = [stored for stored in fetched if stored.lane not in shut or self._put_back(stored)]
-            refused = [stored.lane for stored in wanted if not self._offer(stored, now)]
+            refused = [stored for stored in wanted if not self._offer(stored, now)]
             if refused and len(refused) == len(wanted):
                 is_full = True
-                shut.update(refused)
+                full += {stored.lane: stored for stored in refused}.values()
+                shut.update(stored.lane for stored in refused)
         else:
             is_full = True
         with self._lock:
             self._more = self._more or is_full
             self._look_at = min(self._look_at, look_at, now + LOOK_WHEN_FULL_SECONDS if is_full else look_at)
+        if is_full and self._has_drained(full, now):
+            self.look_again()
+
+    def _has_drained(self, full: Sequence[Stored], now: float) -> bool:
+        """Whether workers took what was brought up before ``_more`` told them to ask for the rest."""
+        room = self._queue.room
+        if not full:
+            return room == self._queue.maxsize
+        return room > 0 and any(self._queue.is_low(self._planner.first_way(stored, now)) for stored in full)
 
     def _shut(self, lanes: Iterable[str], shut: set[str], now: float) -> float:
         """Add the lanes that are closed now to ``shut``. Returns when the first of them opens; infinity if none."""

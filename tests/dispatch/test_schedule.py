@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailer.dispatch.queue import FairQueue, Job
-from mailer.dispatch.schedule import HEAP_SIZE, Schedule
+from mailer.dispatch.schedule import HEAP_SIZE, LOOK_WHEN_FULL_SECONDS, Schedule
 from mailer.mail.address import Address
 from mailer.mail.content import MemoryContent
 from mailer.mail.envelope import Envelope, Recipient, State
@@ -245,6 +245,35 @@ def test_worker_that_finds_the_queue_low_wakes_the_schedule_while_there_is_more(
     hall.schedule.refill_if_low(taken.way)
     hall.queue.leave(taken.way)
     assert hall.woken.is_set()
+    hall.spool.close()
+
+
+def test_queue_drained_while_it_was_filled_is_filled_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that take everything before the schedule has noted that there is more ask for nothing."""
+    hall = Hall(tmp_path, queue_size=4)
+    for n in range(20):
+        hall.store(f"m{n}", sender=f"s{n}")
+    offer = hall.queue.offer
+    refusals: list[Job] = []
+
+    def offer_beside_fast_workers(job: Job) -> bool:
+        if offer(job):
+            return True
+        refusals.append(job)
+        if len(refusals) == 2:  # nothing of what was read had room: the schedule is about to give up for now
+            assert len(hall.queued()) == 3
+        return False
+
+    monkeypatch.setattr(hall.queue, "offer", offer_beside_fast_workers)
+    assert hall.schedule.step(NOW + 1) < 0.01
+    hall.spool.close()
+
+
+def test_full_queue_is_not_looked_at_without_end(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, queue_size=4)
+    for n in range(20):
+        hall.store(f"m{n}", sender=f"s{n}")
+    assert hall.schedule.step(NOW + 1) == pytest.approx(LOOK_WHEN_FULL_SECONDS)
     hall.spool.close()
 
 
