@@ -75,6 +75,11 @@ class Relay:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended, or was never started."""
+        return self._process is None or self._process.poll() is not None
+
     # its life
 
     def configure(self, **settings: Any) -> None:
