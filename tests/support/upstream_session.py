@@ -104,10 +104,10 @@ class Session:
         return self._line()
 
     def _do_mail(self, argument: str) -> None:
-        path, _, parameters = argument[len("FROM:") :].partition(" ")
-        sender = path.strip("<>")
+        path, _, parameters = argument[len("FROM:") :].rpartition(">")
+        sender = path.lstrip("<")
         if self._say("mail", sender, "250 2.1.0 sender ok").startswith("2"):
-            self._sender, self._parameters, self._recipients = sender, parameters, []
+            self._sender, self._parameters, self._recipients = sender, parameters.strip(), []
 
     def _do_rcpt(self, argument: str) -> None:
         recipient = argument[len("TO:") :].rpartition(">")[0].lstrip("<")
