@@ -203,7 +203,10 @@ class Deliverer:
         owed = message.envelope.owed
         age = now - message.envelope.accepted_at
         message.stored = replace(message.stored, rounds=message.stored.rounds + message.round.has_tried)
-        log.warning("message.given_up id=%s recipients=%d age=%ds last_reply=%s", message.id, len(owed), age, owed[0].reply)
+        log.warning(
+            "message.given_up id=%s recipients=%d age=%ds last_reply=%s file=emails/dead/%s.json: in emails/failed it is tried again",
+            message.id, len(owed), age, owed[0].reply, message.id,
+        )  # fmt: skip
         given_up = message.stored
         message.update([replace(r, state=State.FAILED, updated_at=now) for r in owed])
         self._ledger.finish(message, now, given_up)

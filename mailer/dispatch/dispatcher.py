@@ -59,6 +59,9 @@ class Dispatcher:
     def start(self) -> None:
         """End what a crash cut short, then start the threads."""
         self._parking.recover()
+        left = self._store.totals()
+        if left.queued or left.parked:
+            log.info("spool.waiting queued=%d parked=%d: from before this start", left.queued, left.parked)
         for service in (self._schedule_service, self._parking_service, self._crew_service):
             service.start()
 

@@ -140,8 +140,11 @@ class Ledger:
             return
         self._write(message, record, lambda: self._parking.parked(message.id, due_at))
         self._hub.publish(MessageParked(message.id))
-        owed = len(stored.envelope.owed)
-        log.warning("message.parked id=%s owed=%d rounds=%d next=%ds", message.id, owed, stored.rounds, due_at - now)
+        owed = stored.envelope.owed
+        log.warning(
+            "message.parked id=%s owed=%d rounds=%d next=%ds file=emails/failed/%s.json last_reply=%r",
+            message.id, len(owed), stored.rounds, due_at - now, message.id, str(owed[0].reply),
+        )  # fmt: skip
 
     def finish(self, message: Message, now: float, given_up: Stored | None = None) -> None:
         """Every recipient has its final state. ``given_up``: what it was when they were owed; that goes to ``emails/dead``."""

@@ -37,7 +37,10 @@ def recover(places: Places, reason: str) -> None:
         carried = _carry_over(places, building)
         building.rename(places.carried)
         sync_directory(places.spool)
-        log.error("spool.recovered messages=%d unreadable=%d", carried.messages, carried.unreadable)
+        log.error(
+            "spool.recovered messages=%d unreadable=%d quarantine=%s: the old database and content that no message owns go there",
+            carried.messages, carried.unreadable, places.quarantine,
+        )  # fmt: skip
     _put_in_place(places, reason)
 
 

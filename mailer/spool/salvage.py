@@ -98,7 +98,7 @@ class Salvage:
                     position = row[0] + 1
                 return
             except sqlite3.Error as error:
-                log.warning("spool.unreadable_rows from=%d error=%s", position, ascii(str(error)))
+                log.warning("spool.unreadable_rows from=%d error=%s", position, ascii(str(error))[1:-1])
             good = self._readable_from(query, position)
             first = None if good is None else next(self._ask(f"{query} LIMIT 1", (good,)), None)
             if first is None:
@@ -140,7 +140,7 @@ class Salvage:
             try:
                 connection.execute("SELECT seq FROM messages LIMIT 0").fetchone()  # reads the first page alone
             except sqlite3.Error as error:
-                log.warning("spool.unreadable path=%s error=%s", self._path, ascii(str(error)))
+                log.warning("spool.unreadable path=%s error=%s", self._path, ascii(str(error))[1:-1])
                 is_foreign = _is_foreign(connection)
                 connection.close()
                 if is_foreign:

@@ -50,7 +50,8 @@ def test_damaged_database_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> N
             assert any(p.name.startswith("mailer-") for p in relay.files("quarantine"))
             relay.send("after the damage")
             retry_until(relay, lambda: in_failed(relay) == [], "the end of the parked file")
-            assert {m.data.strip().split(b"\r\n")[-1] for m in upstream.messages} == {b"in a file of its own", b"after the damage"}
+            texts = {m.data.strip().split(b"\r\n")[-1] for m in upstream.messages}
+            assert texts == {b"in a file of its own", b"after the damage"}
             assert relay.health()["status"] == "ok" or "disk" in str(relay.health()["reasons"])
             assert relay.terminate() == 0
 
@@ -165,7 +166,8 @@ def test_rate_limits_and_quotas_survive_a_kill(tmp_path: Path) -> None:
                 relay.send(f"number {n}")
             first.wait_for(3)
             second.wait_for(1)
-            eventually(lambda: {("provider:first", 3), ("sender:from@example.com", 4)} <= saved_counts(relay), "the counts on disk")
+            used = {("provider:first", 3), ("sender:from@example.com", 4)}
+            eventually(lambda: used <= saved_counts(relay), "the counts on disk")
             relay.kill()
             relay.start()
             relay.send("number 4")
