@@ -204,7 +204,7 @@ class Deliverer:
         age = now - message.envelope.accepted_at
         message.stored = replace(message.stored, rounds=message.stored.rounds + message.round.has_tried)
         log.warning(
-            "message.given_up id=%s recipients=%d age=%ds last_reply=%s file=emails/dead/%s.json: in emails/failed it is tried again",
+            "message.given_up id=%s recipients=%d age=%ds last_reply=%s file=emails/dead/%s.json",
             message.id, len(owed), age, owed[0].reply, message.id,
         )  # fmt: skip
         given_up = message.stored
