@@ -12,13 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.parking import arrivals, counts, drop, in_failed, park, retry, retry_until
+from tests.flows.parking import arrivals, counts, drop, in_failed, park, retry_until
 from tests.support.relay import Relay, eventually
 from tests.support.upstream import Upstream
 
 ONE_ATTEMPT = {"attemptsPerProvider": 1}
 FIRST, SECOND = "first@example.org", "second@example.org"
 BUSY = "450 4.2.1 busy"
+ID = "parked-before"
+
+
+def dies_of_a_file(relay: Relay, step: str, to: list[str]) -> None:
+    """A start at which a parked message is due at once, and the crash that comes of it."""
+    drop(relay, ID, {"ID": ID, "From": "from@example.com", "To": to})
+    relay.launch(dies=step)
+    expect_death(relay)
 
 
 def expect_death(relay: Relay) -> None:
@@ -48,17 +56,13 @@ def test_crash_while_a_message_is_parked_neither_loses_nor_forgets_it(tmp_path: 
 @pytest.mark.parametrize("step", ["within prepare", "after prepare", "after parked", "after publish"])
 def test_crash_while_a_message_is_parked_once_more_keeps_the_file_that_its_record_means(tmp_path: Path, step: str) -> None:
     with Upstream() as upstream:
-        upstream.on("rcpt", BUSY)
-        relay = Relay(tmp_path, [upstream], retry=ONE_ATTEMPT)
-        message_id = park(relay, [FIRST, SECOND])
         upstream.on("rcpt", {SECOND: BUSY})
-        with relay.start(dies=step):
-            retry(relay)
-            expect_death(relay)
-            upstream.on("rcpt", BUSY)
-            relay.start()
+        relay = Relay(tmp_path, [upstream], retry=ONE_ATTEMPT)
+        dies_of_a_file(relay, step, [FIRST, SECOND])
+        upstream.on("rcpt", BUSY)
+        with relay:
             is_recorded = step in {"after parked", "after publish"}
-            eventually(lambda: in_failed(relay) == [f"{message_id}.json"], "the parked file alone")
+            eventually(lambda: in_failed(relay) == [f"{ID}.json"], "the parked file alone")
             assert relay.parked()[0]["To"] == ([SECOND] if is_recorded else [FIRST, SECOND])
             upstream.on("rcpt")
             retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
@@ -68,14 +72,9 @@ def test_crash_while_a_message_is_parked_once_more_keeps_the_file_that_its_recor
 @pytest.mark.parametrize("step", ["before finished", "after finished", "after remove", "after cleared"])
 def test_crash_while_a_delivered_message_leaves_its_file_ends_the_same(tmp_path: Path, step: str) -> None:
     with Upstream() as upstream:
-        upstream.on("rcpt", BUSY)
         relay = Relay(tmp_path, [upstream], retry=ONE_ATTEMPT)
-        park(relay, [FIRST])
-        upstream.on("rcpt")
-        with relay.start(dies=step):
-            retry(relay)
-            expect_death(relay)
-            relay.start()
+        dies_of_a_file(relay, step, [FIRST])
+        with relay:
             retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (1, 0, 0)), "one message, delivered")
             assert relay.terminate() == 0
         assert arrivals(upstream, FIRST) == (2 if step == "before finished" else 1)
@@ -85,14 +84,11 @@ def test_crash_while_a_delivered_message_leaves_its_file_ends_the_same(tmp_path:
 def test_crash_while_a_message_is_given_up_buries_it_once(tmp_path: Path, step: str) -> None:
     with Upstream() as upstream:
         upstream.on("rcpt", BUSY)
-        relay = Relay(tmp_path, [upstream], retry={**ONE_ATTEMPT, "maxAttempts": 2})
-        message_id = park(relay, [FIRST])
-        with relay.start(dies=step):
-            retry(relay)
-            expect_death(relay)
-            relay.start()
+        relay = Relay(tmp_path, [upstream], retry={**ONE_ATTEMPT, "maxAttempts": 1})
+        dies_of_a_file(relay, step, [FIRST])
+        with relay:
             retry_until(relay, lambda: (in_failed(relay), counts(relay)) == ([], (0, 1, 0)), "one message, given up")
-            eventually(lambda: [p.name for p in relay.files("dead")] == [f"{message_id}.json"], "the dead file")
+            eventually(lambda: [p.name for p in relay.files("dead")] == [f"{ID}.json"], "the dead file")
             assert json.loads(relay.files("dead")[0].read_text())["To"] == [FIRST]
 
 
