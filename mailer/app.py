@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from mailer import __version__
 from mailer.config.schema import Config
@@ -43,16 +44,17 @@ HOUSEKEEPING_SECONDS = 3600.0
 LEFTOVER_SECONDS = 5.0
 """How long the last steps of hand-overs may take at the end; the next start finishes the rest."""
 
-NEEDS_RESTART = (
-    "smtp_host",
-    "smtp_port",
-    "hostname",
-    "data_dir",
-    "queue_size",
-    "enable_health_check",
-    "health_check_host",
-    "health_check_port",
-)
+NEEDS_RESTART = {
+    "smtpHost": attrgetter("smtp_host"),
+    "smtpPort": attrgetter("smtp_port"),
+    "tls.implicitPort": attrgetter("tls.implicit_port"),
+    "dataDir": attrgetter("data_dir"),
+    "queueSize": attrgetter("queue_size"),
+    "enableHealthCheck": attrgetter("enable_health_check"),
+    "healthCheckHost": attrgetter("health_check_host"),
+    "healthCheckPort": attrgetter("health_check_port"),
+}
+"""What is bound or built once; everything else follows a reload."""
 
 
 class App:
@@ -88,9 +90,7 @@ class App:
 
     def reload(self, config: Config) -> list[str]:
         """Take a new configuration. Returns the keys whose change needs a restart."""
-        changed = [name for name in NEEDS_RESTART if getattr(config, name) != getattr(self._config, name)]
-        if config.tls.implicit_port != self._config.tls.implicit_port:
-            changed.append("tls.implicit_port")
+        changed = [key for key, of in NEEDS_RESTART.items() if of(config) != of(self._config)]
         self.parts.configure(config)
         self.parts.providers.check_logins()
         self._config = config

@@ -58,7 +58,7 @@ class Router:
     def _serving(self, domain: str) -> tuple[ProviderConfig, ...]:
         serving = self._by_domain.get(domain)
         if serving is None:
-            serving = tuple(p for p in self._providers if not p.domains or _is_served(domain, p.domains))
+            serving = tuple(p for p in self._providers if not p.domains or domain in p.domains)
             if len(self._by_domain) >= MAX_CACHED_DOMAINS:
                 self._by_domain = {}  # replaced, not cleared: another thread may be reading the old one
             self._by_domain[domain] = serving
@@ -68,11 +68,6 @@ class Router:
 def ways_of_lane(lane: str) -> tuple[str, ...]:
     """The names that ``Router.lane`` joined."""
     return tuple(lane.split(LANE_SEPARATOR)) if lane else ()
-
-
-def _is_served(domain: str, patterns: Sequence[str]) -> bool:
-    """``example.com`` serves that domain alone, ``*.example.com`` every domain below it."""
-    return any(domain.endswith(p[1:]) if p.startswith("*.") else domain == p for p in patterns)
 
 
 def _share_by_weight(providers: Sequence[ProviderConfig], message_id: str) -> list[ProviderConfig]:

@@ -83,6 +83,7 @@ class Dispatcher:
             return
         if count:
             log.info("provider.awaited name=%s due=%d", name, count)
+        self._schedule.call_again(name)
         self._schedule.look_again()
 
     def retry_failed(self) -> int:
@@ -90,6 +91,7 @@ class Dispatcher:
         now = time.time()
         self._parking.scan(now)
         count = self._store.make_due(now)
+        self._schedule.call_again(None)
         self._providers.close_all_breakers()
         self._schedule.look_again()
         return count

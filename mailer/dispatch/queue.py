@@ -141,6 +141,13 @@ class FairQueue(queue.Queue[Job]):
                     lane.limit = self._limit_of(way)
             self.not_empty.notify_all()
 
+    def waiting_ids(self) -> set[str]:
+        """The ids of the messages that no worker has taken yet."""
+        with self.mutex:
+            return {
+                job.stored.envelope.id for lane in self._lanes.values() for jobs in lane.senders.values() for job in jobs
+            }
+
     @property
     def room(self) -> int:
         with self.mutex:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from mailer.dispatch.queue import FairQueue, Job
 from mailer.mail.content import Content
-from mailer.spool.store import Store, Stored
+from mailer.spool.store import Holder, Store, Stored
 
 HEAP_SIZE = 1000
 FETCH_SIZE = 200
@@ -63,6 +63,8 @@ class Schedule:
         self._more = False  # the spool has more that is due, and the queue took no more of it
         self._next_wake = 0.0
         self._expiry_check_at = 0.0
+        self._called: dict[str, str | None] = {}  # in a worker's hands while others were made due: id → for whose sake
+        self._recalled: list[tuple[str, str | None]] = []  # of those, the ones let go of since
         self._paused = False
 
     def __repr__(self) -> str:
@@ -95,9 +97,20 @@ class Schedule:
         """The message leaves memory; what the spool says of it is durable. ``due_at``: when it wants to come back."""
         with self._lock:
             self._let_go(message_id)
-            is_early = due_at is not None and self._note_due(due_at)
+            is_called = message_id in self._called
+            sake = self._called.pop(message_id, None)
+            if is_called and due_at is not None:
+                self._recalled.append((message_id, sake))
+            is_early = due_at is not None and (self._note_due(due_at) or is_called)
         if is_early:
             self._on_wake()
+
+    def call_again(self, sake: str | None) -> None:
+        """Others were made due (``Store.make_due``). What is in a worker's hands now will be recorded with the due time that
+        its attempt leads to, as if nothing had happened; so it is looked at again once it is let go of."""
+        waiting = self._queue.waiting_ids()
+        with self._lock:
+            self._called.update((message_id, sake) for message_id in self._held - waiting)
 
     def bring_up(self, stored: Stored, now: float) -> bool:
         """Put a message in the queue whether it is due or not; False when it is in memory already, or there is no room."""
@@ -134,10 +147,13 @@ class Schedule:
             while self._heap and self._heap[0] <= now:
                 heapq.heappop(self._heap)
                 is_due = True
+            recalled, self._recalled = self._recalled, []
             if is_due:
                 # Before reading: whatever changes from here on sets them again.
                 self._more = False
                 self._look_at = now + LOOK_SECONDS
+        for message_id, sake in recalled:
+            self._recall(message_id, sake, now)
         if is_due:
             self._fill_queue(now)
         if not self._heap and self._horizon < float("inf"):
@@ -145,6 +161,13 @@ class Schedule:
         with self._lock:
             self._next_wake = min([self._look_at, *self._heap[:1]])
             return max(MIN_WAIT_SECONDS, self._next_wake - now)
+
+    def _recall(self, message_id: str, sake: str | None, now: float) -> None:
+        row = self._store.find(message_id)
+        if row is None or row.due_at is None or row.due_at <= now:
+            return
+        if row.holder is Holder.FILE if sake is None else sake in row.waits_for:
+            self.bring_up(row, now)
 
     def _fill_queue(self, now: float) -> None:
         """Fetch due messages until the spool has no more, or the queue takes no more."""

@@ -124,16 +124,9 @@ class SmtpServer:
     def configure(self, config: Config) -> None:
         """Go by ``config`` for new sessions. Raises CertificateError; then everything stays as it was.
 
-        Host and ports are bound once: changing them needs a restart, and says so.
+        Host and ports are bound once: changing them needs a restart.
         """
         self._rules = _Rules.of(config)
-        old = self._config
-        if (config.smtp_host, config.smtp_port, config.tls.implicit_port) != (
-            old.smtp_host,
-            old.smtp_port,
-            old.tls.implicit_port,
-        ):
-            log.warning("smtp.restart_needed what=%r", "smtpHost, smtpPort and tls.implicitPort change with a restart only")
 
     def stop_accepting(self) -> None:
         """Close the ports; sessions go on."""

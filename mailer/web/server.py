@@ -84,12 +84,9 @@ class WebServer:
             log.warning("http.loopback_only host=%s reason=%s", host, "security.allowLocalOnly admits this machine alone")
 
     def configure(self, config: Config) -> None:
-        """Take over the access rules of a reloaded configuration. Host and port need a restart, and a line says so."""
-        old, self._config = self._config, config
+        """Take over the access rules of a reloaded configuration. Host and port are bound once: they need a restart."""
+        self._config = config
         self._site.guard = Guard.of(config)
-        place = (config.health_check_host, config.health_check_port)
-        if place != (old.health_check_host, old.health_check_port):
-            log.warning("http.restart_needed keys=%s", ["healthCheckHost", "healthCheckPort"])
 
     def stop(self) -> None:
         """Accept no more, let answers under way end, hang up. Any number of times."""

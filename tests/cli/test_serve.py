@@ -176,9 +176,9 @@ def test_hangup_names_settings_that_need_a_restart(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with running("-config", str(config)) as program:
         program.wait_ready()
-        write_config(tmp_path, dataDir=str(tmp_path / "elsewhere"))
+        write_config(tmp_path, queueSize=7)
         program.signal(signal.SIGHUP)
-        assert "dataDir" in program.wait_for("reload.needs_restart")
+        assert "setting=queueSize" in program.wait_for("reload.needs_restart")
 
 
 def test_the_pidfile_lives_as_long_as_the_process(tmp_path: Path) -> None:

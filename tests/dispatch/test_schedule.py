@@ -14,7 +14,7 @@ from mailer.mail.address import Address
 from mailer.mail.content import MemoryContent
 from mailer.mail.envelope import Envelope, Recipient, State
 from mailer.spool.sqlite import SqliteSpool
-from mailer.spool.store import Record, Stored
+from mailer.spool.store import Holder, Record, Stored
 
 NOW = 1_700_000_000.0
 
@@ -293,6 +293,34 @@ def test_expiring_message_is_brought_up_although_its_lane_is_closed(hall: Hall) 
     hall.ways.max_age = 500.0
     hall.schedule.step(NOW + 1)
     assert hall.queued() == ["old"]
+
+
+@pytest.mark.parametrize(("sake", "comes_back"), [(None, True), ("a", True), ("b", False)])
+def test_message_in_a_workers_hands_while_others_were_made_due_is_looked_at_again(
+    hall: Hall, sake: str | None, comes_back: bool
+) -> None:
+    hall.store("m")
+    hall.schedule.step(NOW + 1)
+    assert hall.queued() == ["m"]
+    hall.schedule.call_again(sake)
+    done = threading.Event()
+    parked = Record("m", State.RETRYING, NOW + 300, rounds=1, waits_for=("a",), holder=Holder.FILE, at=NOW)
+    hall.spool.record(parked, done.set)
+    assert done.wait(30)
+    hall.schedule.release("m", NOW + 300)
+    hall.schedule.step(NOW + 2)
+    assert hall.queued() == (["m"] if comes_back else [])
+
+
+def test_message_that_still_waits_in_the_queue_is_not_called_twice(hall: Hall) -> None:
+    hall.store("m")
+    hall.schedule.step(NOW + 1)
+    hall.schedule.call_again(None)
+    assert hall.queued() == ["m"]
+    hall.record("m", State.RETRYING, NOW + 300)
+    hall.schedule.release("m", NOW + 300)
+    hall.schedule.step(NOW + 2)
+    assert hall.queued() == []
 
 
 def test_paused_schedule_brings_nothing_up(hall: Hall) -> None:
