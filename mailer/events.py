@@ -80,6 +80,7 @@ class ProviderStatus:
 
     ``breaker`` is ``"closed"``, ``"open"`` or ``"probing"``; ``open_at`` is the Unix time at which a closed way may be
     tried again, None when the provider can be tried now; ``why_closed`` is ``"breaker"``, ``"quota"``, ``"delay"`` or empty.
+    ``hour_used`` and ``day_used`` count recipients against the quota, and stay 0 where no quota is set.
     """
 
     name: str

@@ -38,6 +38,8 @@ class Breaker:
     def admit(self, now: float) -> tuple[bool, str | None]:
         """Whether a message may try, and ``"probing"`` if it is the probe: then ``fault``, ``success`` or ``release``
         must follow."""
+        if self._state == CLOSED:
+            return True, None  # the usual case, without the lock: whoever asks as it opens came before
         with self._lock:
             if self._state == CLOSED:
                 return True, None
@@ -78,6 +80,8 @@ class Breaker:
 
     def open_at(self, now: float) -> float:
         """``now`` when a message may try, else the time to look again."""
+        if self._state == CLOSED:
+            return now  # as in ``admit``
         with self._lock:
             if self._state == CLOSED:
                 return now

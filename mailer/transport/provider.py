@@ -61,6 +61,7 @@ class Provider:
         self._windows = windows
         self._window = f"provider:{config.name}"
         self._limits = Limits(config.max_per_hour, config.max_per_day)
+        self._is_counted = bool(config.max_per_hour or config.max_per_day)  # what has no quota need not be counted
         self.tokens = TokenSource(config.oauth2, surroundings) if config.oauth2 is not None else None
         self._peer = Peer(config, hostname, surroundings, self.tokens)
         self._rewriter = Rewriter.of(config)
@@ -104,7 +105,7 @@ class Provider:
             if not may_try:
                 return Admission(0, self._breaker.open_at(now), "breaker")
             is_probe = state is not None
-        granted = self._windows.take(self._window, wanted, self._limits, now)
+        granted = self._windows.take(self._window, wanted, self._limits, now) if self._is_counted else wanted
         if granted == 0:
             if is_probe:
                 self._breaker.release(now)
@@ -115,13 +116,19 @@ class Provider:
 
     def release(self, admission: Admission, now: float) -> None:
         """What was admitted did not take place."""
-        self._windows.give_back(self._window, admission.granted, now)
+        self._give_back(admission.granted, now)
         if admission.is_probe:
             self._breaker.release(now)
 
     def open_at(self, now: float) -> float:
         """``now`` when a message may be tried, else the Unix time to look again; reserves nothing."""
-        return max(self._delay(now), self._breaker.open_at(now), self._windows.free_at(self._window, self._limits, now))
+        open_at = max(self._delay(now), self._breaker.open_at(now))
+        return max(open_at, self._windows.free_at(self._window, self._limits, now)) if self._is_counted else open_at
+
+    def _give_back(self, recipients: int, now: float) -> None:
+        """What was taken of the quota and not used."""
+        if self._is_counted:
+            self._windows.give_back(self._window, recipients, now)
 
     def _delay(self, now: float) -> float:
         """Until when a named delay keeps the provider closed; never longer than named, though the clock be set back."""
@@ -178,11 +185,16 @@ class Provider:
 
     def _note_use(self, delivery: Delivery, outcome: Outcome, now: float) -> int:
         """What an attempt means for quota and delay. Returns how many recipients were delivered to."""
-        verdicts = outcome.verdicts.values()
-        delivered = sum(v.is_delivered for v in verdicts)
-        used = sum(v.is_delivered or v.in_doubt for v in verdicts)
-        self._windows.give_back(self._window, len(delivery.recipients) - used, now)
-        delay = max((v.closed_for_seconds or 0.0 for v in verdicts if v.stage in _CLOSES_PROVIDER), default=0.0)
+        delivered = in_doubt = 0
+        delay = 0.0
+        for verdict in outcome.verdicts.values():
+            if verdict.is_delivered:
+                delivered += 1
+            elif verdict.in_doubt:
+                in_doubt += 1
+            if verdict.closed_for_seconds and verdict.stage in _CLOSES_PROVIDER:
+                delay = max(delay, verdict.closed_for_seconds)
+        self._give_back(len(delivery.recipients) - delivered - in_doubt, now)
         with self._lock:
             if delivered:
                 self._last_delivered_at = now
@@ -241,7 +253,7 @@ class Provider:
             ("breaker", self._breaker.open_at(now)),
             ("quota", self._windows.free_at(self._window, self._limits, now)),
         )
-        hour_used, day_used = self._windows.counts(self._window, now)
+        hour_used, day_used = self._windows.counts(self._window, now) if self._is_counted else (0, 0)
         return ProviderStatus(
             name=self.name,
             breaker=self._breaker.state,

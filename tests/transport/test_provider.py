@@ -194,7 +194,7 @@ class TestQuota:
         clock = Clock()
         with Upstream() as upstream:
             upstream.on("dot", Disconnect(accepted=True))
-            provider = provider_for(upstream, clock=clock)
+            provider = provider_for(upstream, clock=clock, settings={"max_per_day": 10})
             send(provider, clock, "a@x.test", "b@x.test")
             assert provider.status(clock()).hour_used == 2
 
@@ -205,6 +205,15 @@ class TestQuota:
         assert provider.admit(1, clock()).why == "quota"
         provider.release(admission, clock())
         assert provider.admit(2, clock()).granted == 2
+
+    def test_without_a_limit_nothing_is_counted(self) -> None:
+        clock, windows = Clock(), new_windows()
+        provider = provider_for(1, clock=clock, windows=windows)
+        admission = provider.admit(1000, clock())
+        assert admission == Admission(1000)
+        provider.release(admission, clock())
+        assert (provider.status(clock()).hour_used, provider.status(clock()).day_used) == (0, 0)
+        assert windows.take_changes() == []
 
     def test_survives_in_windows_handed_over(self) -> None:
         clock, windows = Clock(), new_windows()
@@ -312,7 +321,7 @@ def test_check_login_says_what_it_found() -> None:
 def test_status_of_a_provider_that_stands_well() -> None:
     clock = Clock()
     with Upstream() as upstream:
-        provider = provider_for(upstream, clock=clock)
+        provider = provider_for(upstream, clock=clock, settings={"max_per_hour": 10})
         send(provider, clock)
         status = provider.status(clock())
         assert (status.name, status.breaker, status.why_closed, status.open_at) == ("first", "closed", "", None)
