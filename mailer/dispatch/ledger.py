@@ -62,11 +62,11 @@ class Message:
 
     def update(self, changed: Sequence[Recipient]) -> None:
         """Put changed recipients in the place of the old ones."""
-        recipients = list(self.envelope.recipients)
+        old = self.stored.envelope
+        recipients = list(old.recipients)
         for recipient in changed:
             recipients[recipient.index] = recipient
             self.changed[recipient.index] = recipient
-        old = self.envelope
         envelope = Envelope(old.id, old.sender, tuple(recipients), old.size, old.accepted_at, old.options)
         self.stored = replace(self.stored, envelope=envelope)
 
@@ -153,12 +153,11 @@ class Ledger:
         state = State.FAILED if failed else State.SUCCESS
         in_file = message.stored.holder is Holder.FILE or (given_up is not None and self._prepare_dead(message, given_up))
         holder = Holder.FILE_TO_CLEAR if in_file else Holder.SPOOL
-        finished = replace(message.stored, state=state, holder=holder)
 
         def durable() -> None:
             self._schedule.release(message.id, None)
             if in_file:
-                self._parking.finished(finished)
+                self._parking.finished(replace(message.stored, state=state, holder=holder))
 
         self._write(message, Record(message.id, state, None, holder=holder, at=now), durable)
         seconds = now - message.envelope.accepted_at

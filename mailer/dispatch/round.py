@@ -172,16 +172,8 @@ class Round:
             verdict = verdicts[recipient.index]
             state = self._take(recipient.index, attempt.way, verdict, rules, now)
             refused = refused or state is State.FAILED
-            changed.append(
-                replace(
-                    recipient,
-                    state=state,
-                    attempts=recipient.attempts + 1,
-                    provider=attempt.way,
-                    reply=verdict.reply,
-                    updated_at=now,
-                )
-            )
+            tries = recipient.attempts + 1
+            changed.append(Recipient(recipient.index, recipient.address, state, tries, attempt.way, verdict.reply, now))
         self._next_batch_at = now + rules.batch_delay
         if refused and not rules.continue_on_error:
             changed += self._drop_batches_not_begun(owed, now)

@@ -86,7 +86,10 @@ class Envelope:
     @property
     def owed(self) -> tuple[Recipient, ...]:
         """The recipients whose fate is still open."""
-        return tuple(r for r in self.recipients if not r.state.is_final)
+        recipients = self.recipients
+        if len(recipients) == 1:
+            return () if recipients[0].state.is_final else recipients
+        return tuple(r for r in recipients if not r.state.is_final)
 
 
 def new_message_id(now: float | None = None) -> str:

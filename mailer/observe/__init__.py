@@ -1,1 +1,1 @@
-"""observe"""
+"""Tell it: log lines that cannot be forged, and metrics."""

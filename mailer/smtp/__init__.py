@@ -1,1 +1,1 @@
-"""smtp"""
+"""Hear it: bytes (``wire``), verbs in and Replies out (``session``), ports and threads (``server``)."""

@@ -1,1 +1,1 @@
-"""web"""
+"""Show it: health, metrics and the admin API over HTTP."""
