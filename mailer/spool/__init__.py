@@ -1,1 +1,1 @@
-"""Keep it safe: the promises (``store``), SQLite with one writer (``sqlite``), parked files (``failed``), copies (``archive``)."""
+"""Keep it safe: the promises (``store``), SQLite with one writer (``sqlite``), parked files (``failed``), copies."""
