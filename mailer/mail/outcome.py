@@ -20,6 +20,7 @@ MAX_REPLY_TEXT_CHARS = 1000
 """Longest reply text kept: a hostile server may send megabytes, and every reply ends up in logs and on disk."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_ENHANCED_CODE = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.ASCII)  # class.subject.detail (RFC 3463 2)
 
 
 class MailerError(Exception):
@@ -40,7 +41,10 @@ class Reply:
     @classmethod
     def received(cls, code: int, text: str) -> Reply:
         """A reply that came from a remote server: bounded, without control characters, enhanced code split off."""
-        text = _UNPRINTABLE.sub(" ", text[:MAX_REPLY_TEXT_CHARS]).strip()
+        text = text[:MAX_REPLY_TEXT_CHARS]
+        if not text.isprintable():
+            text = _UNPRINTABLE.sub(" ", text)
+        text = text.strip()
         head, _, rest = text.partition(" ")
         if is_enhanced_code(head) and head[0] == str(code)[:1]:
             return cls(code, head, rest)
@@ -61,18 +65,21 @@ class Reply:
     def to_wire(self) -> bytes:
         """The reply as CRLF-terminated lines; every line repeats code and enhanced code (RFC 2034 3)."""
         prefix = f"{self.enhanced} " if self.enhanced else ""
+        if "\n" not in self.text:
+            return f"{self.code} {prefix}{self.text}\r\n".encode("utf-8", "replace")
         lines = self.text.split("\n")
         wire = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
         wire.append(f"{self.code} {prefix}{lines[-1]}\r\n")
         return "".join(wire).encode("utf-8", "replace")
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " ")) if part)
+        code = f"{self.code} {self.enhanced}" if self.enhanced else str(self.code)
+        return f"{code} {self.text}".replace("\n", " ") if self.text else code
 
 
 def is_enhanced_code(word: str) -> bool:
     """Whether ``word`` is an enhanced status code: class.subject.detail (RFC 3463 2)."""
-    return re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", word, re.ASCII) is not None
+    return _ENHANCED_CODE.fullmatch(word) is not None
 
 
 class Stage(enum.Enum):

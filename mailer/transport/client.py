@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from mailer.mail.outcome import Reply, Stage
 from mailer.transport.faults import FOREIGN, Fault, lost, nonsense
 from mailer.transport.wire import ReplyReader
-from mailer.waits import bound_waits, rounded
+from mailer.waits import STEP_SECONDS, bound_waits, rounded
 
 LATE_REPLY_SECONDS = 2.0
 """How long to look for the reply that a server sent before it hung up in the middle of our content."""
@@ -186,10 +186,10 @@ class Conversation(smtplib.SMTP):
     def _patient_socket(self) -> socket.socket:
         """The socket, which waits no longer than the step has left. Raises TimeoutError when that is nothing."""
         connection = self._open_socket()
-        bound = rounded(self._remaining())
-        if bound != self._bound:
-            bound_waits(connection, bound)
-            self._bound = bound
+        remaining = self._remaining()
+        if not self._bound - STEP_SECONDS < remaining <= self._bound:
+            self._bound = rounded(remaining)
+            bound_waits(connection, self._bound)
         return connection
 
     def _open_socket(self) -> socket.socket:
@@ -198,7 +198,8 @@ class Conversation(smtplib.SMTP):
         return self.sock
 
     def _begin_step(self) -> None:
-        self._step_ends = min(time.monotonic() + self.timeout, self.deadline)
+        ends = time.monotonic() + self.timeout
+        self._step_ends = ends if ends < self.deadline else self.deadline
 
     def _remaining(self) -> float:
         remaining = self._step_ends - time.monotonic()

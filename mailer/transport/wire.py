@@ -36,39 +36,47 @@ class ReplyReader:
 
     def read(self) -> tuple[int, bytes]:
         """The next reply: its code and its text, lines joined by LF. Raises Fault."""
-        lines: list[bytes] = []
-        code = b""
-        left = MAX_REPLY_BYTES
-        while True:
+        line = self._line(MAX_REPLY_BYTES)
+        code = _code_of(line)
+        first = line[4:MAX_LINE_BYTES].rstrip()
+        return int(code), first if line[3:4] != b"-" else self._more_lines(first, code, MAX_REPLY_BYTES - len(line) - 1)
+
+    def _more_lines(self, first: bytes, code: bytes, left: int) -> bytes:
+        """The text of a reply whose ``first`` line is not its only one; the others may take ``left`` bytes."""
+        lines = [first]
+        while len(lines) < MAX_LINES:
             line = self._line(left)
             left -= len(line) + 1
-            head, separator = line[:3], line[3:4]
-            if not (head.isdigit() and 2 <= head[0] - 48 <= 5 and len(head) == 3 and separator in (b" ", b"-", b"", b"\r")):
-                raise nonsense(f"not an SMTP reply: {line[:60]!r}")
-            if lines and head != code:
-                raise nonsense(f"reply changes its code from {code.decode()} to {head.decode()}")  # RFC 5321 4.2.1
-            code = head
+            if _code_of(line) != code:
+                raise nonsense(f"reply changes its code from {code.decode()} to {line[:3].decode()}")  # RFC 5321 4.2.1
             lines.append(line[4:MAX_LINE_BYTES].rstrip())
-            if separator != b"-":
-                return int(code), lines[0] if len(lines) == 1 else b"\n".join(lines)
-            if len(lines) == MAX_LINES:
-                raise nonsense(f"reply has more than {MAX_LINES} lines")
+            if line[3:4] != b"-":
+                return b"\n".join(lines)
+        raise nonsense(f"reply has more than {MAX_LINES} lines")
 
     def _line(self, limit: int) -> bytes:
         """The next line without its LF. A bare LF ends one too: nothing follows from a reply but our own decision."""
-        seen = 0
-        while (end := self._buffer.find(b"\n", seen)) < 0:
-            seen = len(self._buffer)
+        buffer, seen = self._buffer, 0
+        while (end := buffer.find(b"\n", seen)) < 0:
+            seen = len(buffer)
             if seen > limit:
                 break
             piece = self._receive(READ_BYTES)
             if not piece:
                 raise lost("connection closed by the server")
-            self._buffer += piece
+            buffer = self._buffer = buffer + piece if buffer else piece
         if end < 0 or end > limit:
             raise nonsense(f"reply is longer than {MAX_REPLY_BYTES} bytes")
-        line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
-        return line
+        self._buffer = buffer[end + 1 :]
+        return buffer[:end]
+
+
+def _code_of(line: bytes) -> bytes:
+    """The three digits that a reply line starts with (RFC 5321 4.2). Raises Fault."""
+    code = line[:3]
+    if not (code.isdigit() and len(code) == 3 and code[:1] in b"2345" and line[3:4] in (b" ", b"-", b"", b"\r")):
+        raise nonsense(f"not an SMTP reply: {line[:60]!r}")
+    return code
 
 
 def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:
