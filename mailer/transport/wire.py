@@ -6,6 +6,7 @@ No threads, no locks: each value serves one conversation. A reply that is too lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from mailer.transport.faults import lost, nonsense
@@ -15,6 +16,7 @@ MAX_LINES = 100  # of one reply: the longest honest ones, to EHLO, have about 30
 MAX_REPLY_BYTES = 65536  # of one reply in all
 READ_BYTES = 8192  # at once: all replies to a pipelined envelope of 100 recipients
 _END = b".\r\n"
+_ONE_LINE = re.compile(rb"([2-5][0-9][0-9]) ([^\n]{0,%d})\n" % (MAX_LINE_BYTES - 4))  # what nearly every reply is
 
 
 class ReplyReader:
@@ -36,47 +38,52 @@ class ReplyReader:
 
     def read(self) -> tuple[int, bytes]:
         """The next reply: its code and its text, lines joined by LF. Raises Fault."""
-        line = self._line(MAX_REPLY_BYTES)
-        code = _code_of(line)
-        first = line[4:MAX_LINE_BYTES].rstrip()
-        return int(code), first if line[3:4] != b"-" else self._more_lines(first, code, MAX_REPLY_BYTES - len(line) - 1)
+        if not self._buffer:
+            self._fill()
+        simple = _ONE_LINE.match(self._buffer)
+        if simple is not None:
+            self._buffer = self._buffer[simple.end() :]
+            return int(simple[1]), simple[2].rstrip()
+        return self._read_lines()
 
-    def _more_lines(self, first: bytes, code: bytes, left: int) -> bytes:
-        """The text of a reply whose ``first`` line is not its only one; the others may take ``left`` bytes."""
-        lines = [first]
-        while len(lines) < MAX_LINES:
+    def _read_lines(self) -> tuple[int, bytes]:
+        """The same, whatever the reply is."""
+        lines: list[bytes] = []
+        code = b""
+        left = MAX_REPLY_BYTES
+        while True:
             line = self._line(left)
             left -= len(line) + 1
-            if _code_of(line) != code:
-                raise nonsense(f"reply changes its code from {code.decode()} to {line[:3].decode()}")  # RFC 5321 4.2.1
+            head, separator = line[:3], line[3:4]
+            if not (head.isdigit() and 2 <= head[0] - 48 <= 5 and len(head) == 3 and separator in (b" ", b"-", b"", b"\r")):
+                raise nonsense(f"not an SMTP reply: {line[:60]!r}")
+            if lines and head != code:
+                raise nonsense(f"reply changes its code from {code.decode()} to {head.decode()}")  # RFC 5321 4.2.1
+            code = head
             lines.append(line[4:MAX_LINE_BYTES].rstrip())
-            if line[3:4] != b"-":
-                return b"\n".join(lines)
-        raise nonsense(f"reply has more than {MAX_LINES} lines")
+            if separator != b"-":
+                return int(code), b"\n".join(lines)
+            if len(lines) == MAX_LINES:
+                raise nonsense(f"reply has more than {MAX_LINES} lines")
 
     def _line(self, limit: int) -> bytes:
         """The next line without its LF. A bare LF ends one too: nothing follows from a reply but our own decision."""
-        buffer, seen = self._buffer, 0
-        while (end := buffer.find(b"\n", seen)) < 0:
-            seen = len(buffer)
+        seen = 0
+        while (end := self._buffer.find(b"\n", seen)) < 0:
+            seen = len(self._buffer)
             if seen > limit:
                 break
-            piece = self._receive(READ_BYTES)
-            if not piece:
-                raise lost("connection closed by the server")
-            buffer = self._buffer = buffer + piece if buffer else piece
+            self._fill()
         if end < 0 or end > limit:
             raise nonsense(f"reply is longer than {MAX_REPLY_BYTES} bytes")
-        self._buffer = buffer[end + 1 :]
-        return buffer[:end]
+        line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
+        return line
 
-
-def _code_of(line: bytes) -> bytes:
-    """The three digits that a reply line starts with (RFC 5321 4.2). Raises Fault."""
-    code = line[:3]
-    if not (code.isdigit() and len(code) == 3 and code[:1] in b"2345" and line[3:4] in (b" ", b"-", b"", b"\r")):
-        raise nonsense(f"not an SMTP reply: {line[:60]!r}")
-    return code
+    def _fill(self) -> None:
+        piece = self._receive(READ_BYTES)
+        if not piece:
+            raise lost("connection closed by the server")
+        self._buffer += piece
 
 
 def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:
