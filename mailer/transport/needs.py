@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailer.mail.content import Content
+from mailer.mail.content import Content, MemoryContent
 from mailer.mail.envelope import Options
 from mailer.transport.faults import ContentUnreadable
 
@@ -17,6 +17,10 @@ LOOKED_AT_BYTES = 65536
 
 def readable(content: Content) -> Iterator[bytes]:
     """The content's pieces; a file that cannot be read must not look like a broken connection."""
+    return iter((content.data,)) if isinstance(content, MemoryContent) else _read_through(content)
+
+
+def _read_through(content: Content) -> Iterator[bytes]:
     try:
         yield from content.chunks()
     except OSError as error:
@@ -30,7 +34,7 @@ def is_8bit(options: Options, content: Content) -> bool:
         return True
     if options.body == "7BIT":
         return False
-    return content.size > LOOKED_AT_BYTES or any(not piece.isascii() for piece in readable(content))
+    return content.size > LOOKED_AT_BYTES or not all(map(bytes.isascii, readable(content)))
 
 
 def has_utf8_header(content: Content) -> bool:

@@ -24,6 +24,10 @@ GROUP_RECIPIENTS = 100
 replies are read; 100 commands and their replies fit the smallest socket buffers in use."""
 
 
+_NO_RECIPIENTS = Reply(451, "4.3.0", "no recipients")
+_NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer")
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a conversation came to. ``reply`` decided it, at ``stage``. ``is_fault``: the connection broke or is being
@@ -38,7 +42,7 @@ class Outcome:
 
 def verdict_of(stage: Stage, reply: Reply, in_doubt: bool = False) -> Verdict:
     """A verdict with the delay that its reply names."""
-    return Verdict(stage, reply, in_doubt, named_delay(reply) if reply.code < 500 else None)
+    return Verdict(stage, reply, in_doubt, named_delay(reply) if 400 <= reply.code <= 499 else None)
 
 
 def failed(recipients: Sequence[Recipient], stage: Stage, error: BaseException) -> Outcome:
@@ -55,9 +59,10 @@ class Transaction:
         self._delivery = delivery
         self._sender = sender
         self._recipients: list[Recipient] = []
+        self._rcpt_commands: list[bytes] = []  # of ``_recipients``, in their order
         self._accepted: list[Recipient] = []
         self._verdicts: dict[int, Verdict] = {}
-        self._reply = Reply(451, "4.3.0", "no recipients")  # the last one that decided anything
+        self._reply = _NO_RECIPIENTS  # the last one that decided anything
         self._was_heard = False
         self._dot_sent = False
 
@@ -89,6 +94,7 @@ class Transaction:
         content = self._delivery.render(conversation.extensions)
         if not self._fits(content):
             return
+        self._rcpt_commands = [b"RCPT TO:%b\r\n" % self._path(r.address) for r in self._recipients]
         mail = self._mail_command(content)
         envelope = self._envelope_at_once if "PIPELINING" in conversation.extensions else self._envelope_by_steps
         if envelope(mail):
@@ -110,35 +116,34 @@ class Transaction:
 
     def _fits_ascii(self, content: Content) -> bool:
         """For a peer without SMTPUTF8 (RFC 6531 3.2): what needs it gets a verdict that lets the next way try."""
-        verdict = Verdict(Stage.MAIL, Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer"))
         if not self._sender.local_part.isascii() or (self._delivery.envelope.options.smtputf8 and has_utf8_header(content)):
-            self._give_all(verdict.stage, verdict.reply)
+            self._give_all(Stage.MAIL, _NEEDS_SMTPUTF8)
             return False
         for recipient in self._delivery.recipients:
             if not recipient.address.local_part.isascii():
-                self._verdicts[recipient.index] = verdict
-                self._reply = verdict.reply
-        self._recipients = [r for r in self._recipients if r.index not in self._verdicts]
+                self._verdicts[recipient.index] = Verdict(Stage.MAIL, _NEEDS_SMTPUTF8)
+                self._reply = _NEEDS_SMTPUTF8
+        if self._verdicts:
+            self._recipients = [r for r in self._recipients if r.index not in self._verdicts]
         return bool(self._recipients)
 
     def _mail_command(self, content: Content) -> bytes:
         extensions, options = self._conversation.extensions, self._delivery.envelope.options
-        parts = [b"MAIL FROM:" + self._path(self._sender)]
+        command = b"MAIL FROM:" + self._path(self._sender)
+        has_utf8 = options.smtputf8 or not (command.isascii() and all(map(bytes.isascii, self._rcpt_commands)))
         if "SIZE" in extensions:
-            parts.append(b"SIZE=%d" % content.size)
+            command += b" SIZE=%d" % content.size
         if "8BITMIME" in extensions and is_8bit(options, content):
-            parts.append(b"BODY=8BITMIME")
-        if "SMTPUTF8" in extensions and (options.smtputf8 or self._has_utf8_address()):
-            parts.append(b"SMTPUTF8")
-        return b" ".join(parts) + b"\r\n"
-
-    def _has_utf8_address(self) -> bool:
-        return self._sender.needs_smtputf8 or any(r.address.needs_smtputf8 for r in self._recipients)
+            command += b" BODY=8BITMIME"
+        if has_utf8 and "SMTPUTF8" in extensions:
+            command += b" SMTPUTF8"
+        return command + b"\r\n"
 
     def _path(self, address: Address) -> bytes:
-        if address.needs_smtputf8 and "SMTPUTF8" not in self._conversation.extensions:
-            return f"<{address.local_part}@{address.domain_key}>".encode()  # RFC 6531 3.2: a domain has an ASCII form
-        return address.to_path()
+        path = address.to_path()
+        if path.isascii() or "SMTPUTF8" in self._conversation.extensions:
+            return path
+        return f"<{address.local_part}@{address.domain_key}>".encode()  # RFC 6531 3.2: a domain has an ASCII form
 
     # the envelope
 
@@ -150,7 +155,7 @@ class Transaction:
         for start in range(0, len(recipients), GROUP_RECIPIENTS):
             group = recipients[start : start + GROUP_RECIPIENTS]
             is_last = start + GROUP_RECIPIENTS >= len(recipients)
-            lines = [b"RCPT TO:" + self._path(r.address) + b"\r\n" for r in group]
+            lines = self._rcpt_commands[start : start + GROUP_RECIPIENTS]
             conversation.send(b"".join([b"" if start else begin, *lines, b"DATA\r\n" if is_last else b""]))
             if start == 0:
                 if had_transaction:
@@ -174,8 +179,8 @@ class Transaction:
         if not self._read_mail():
             return False
         conversation.stage = Stage.RCPT
-        for recipient in self._recipients:
-            conversation.send(b"RCPT TO:" + self._path(recipient.address) + b"\r\n")
+        for recipient, command in zip(self._recipients, self._rcpt_commands, strict=True):
+            conversation.send(command)
             self._read_recipient(recipient, True)
         if not self._accepted:
             return False
