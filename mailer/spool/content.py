@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailer.mail.content import LARGE_BYTES, Content, FileContent, MemoryContent
-from mailer.spool.places import Places, open_new, sync_directory
+from mailer.spool.places import Places, checked_id, open_new, sync_directory
 from mailer.spool.store import SpoolError, SpoolFull
 
 SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -62,9 +62,7 @@ class SpoolContentWriter:
 
     def __init__(self, places: Places, message_id: str) -> None:
         self._places = places
-        self._id = message_id
-        self._path = places.content_of(message_id)
-        self._draft = places.draft_of(message_id)
+        self._id = checked_id(message_id)
         self._pieces: list[bytes] = []
         self._held = 0
         self._descriptor: int | None = None
@@ -75,6 +73,14 @@ class SpoolContentWriter:
 
     def __repr__(self) -> str:
         return f"SpoolContentWriter({self._id!r}, size={self.size}, in_file={self._descriptor is not None})"
+
+    @property
+    def _path(self) -> Path:  # made when needed: small content has no file, and paths cost more than its bytes
+        return self._places.content_of(self._id)
+
+    @property
+    def _draft(self) -> Path:
+        return self._places.draft_of(self._id)
 
     def write(self, piece: bytes) -> None:
         self._pieces.append(piece)
