@@ -33,6 +33,7 @@ TICK_SECONDS = 10.0
 HANDSHAKE_SECONDS = 30.0
 
 _END_OF_DATA = b"\r\n.\r\n"
+_DOT_AT_LINE_START = _END_OF_DATA[:3]
 
 _SILENT_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, TimeoutError)
 """How a handshake ends whose client has said nothing: a probe of the port, which leaves no log line."""
@@ -69,6 +70,7 @@ class Wire:
         self.is_tls = False
         self.is_ending = False  # set by ``interrupt``; the session says 421 as soon as it can
         self._in_data = False
+        self._has_dots = False  # a line of the content may begin with a stuffed dot
         self.received_bytes = 0
         self._tick = min(TICK_SECONDS, pace.idle_seconds) if pace.idle_seconds > 0 else TICK_SECONDS
         self._bound_waits()
@@ -113,7 +115,8 @@ class Wire:
         deadline = None
         seen = 0  # of what is buffered: already searched
         while (end := self._buffer.find(b"\r\n", self._start + seen, self._end)) < 0:
-            self._refuse_hopeless_line()
+            if self._start < self._end:
+                self._refuse_hopeless_line()
             seen = max(0, self._end - self._start - 1)
             if deadline is None:
                 deadline = self._deadline()
@@ -160,6 +163,7 @@ class Wire:
         seen = 0
         rate = DataRate(self._pace.min_data_rate, self._clock(), self.received_bytes)
         self._in_data = True
+        self._has_dots = False
         while True:
             start = self._start
             end = self._find_end(at_line_start, seen)
@@ -182,7 +186,12 @@ class Wire:
         """Where the dot of the final CRLF.CRLF stands, or -1."""
         if at_line_start and seen == 0 and self._buffer.startswith(b".\r\n", self._start, self._end):
             return self._start
-        at = self._buffer.find(_END_OF_DATA, self._start + seen, self._end)
+        at = self._buffer.find(_DOT_AT_LINE_START, self._start + seen, self._end)
+        if at < 0:
+            return -1
+        if not self._buffer.startswith(_END_OF_DATA, at, self._end):  # usual content has one such dot: the final one
+            self._has_dots = True
+            at = self._buffer.find(_END_OF_DATA, at, self._end)
         return at + 2 if at >= 0 else -1
 
     def _cut(self) -> int:
@@ -196,7 +205,7 @@ class Wire:
         if at_line_start and self._buffer[start] == 46:
             start += 1
         piece = bytes(self._view[start:end])
-        return piece.replace(b"\r\n.", b"\r\n") if b"\r\n." in piece else piece
+        return piece.replace(_DOT_AT_LINE_START, b"\r\n") if self._has_dots else piece
 
     # --- input
 
