@@ -6,6 +6,7 @@ clients send. A path ends at its first ``>``, so nothing within an address can b
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from mailer.mail.address import NULL_SENDER, Address, AddressError
@@ -75,7 +76,9 @@ def _split(argument: bytes, keyword: bytes) -> tuple[bytes | None, bytes]:
     return path[1:end], rest.strip(b" ")
 
 
+@functools.lru_cache(1024)
 def _address(path: bytes, smtputf8: bool) -> Address:
+    """Remembered, since applications write from and to the same few. What is refused is not kept, so an entry is small."""
     try:
         return Address.parse(path.decode(), smtputf8)
     except UnicodeDecodeError:
