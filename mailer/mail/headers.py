@@ -7,6 +7,8 @@ No threads, no locks: functions over bytes. Content is canonical here (CRLF only
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ MAX_RECEIVED_FIELDS = 100  # RFC 5321 6.3: a loop is detected by counting, with 
 _FIELD_NAME_BYTES = bytes(set(range(33, 127)) - {ord(":")})  # RFC 5322 3.6.8 ftext
 _DROPPED = (b"bcc", b"resent-bcc")
 _COUNTED = (b"received", b"date", b"message-id")
+_PASSED = frozenset((b"from", b"to", b"cc", b"subject", b"mime-version", b"content-type", b"content-transfer-encoding"))
+"""Names that most messages hold: known to be names, and neither dropped nor counted."""
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -72,7 +76,7 @@ def stamp(content: bytes, trace: Trace) -> bytes:
     date = format_date(trace.at)
     parts = [_received(trace, date)]
     if not block.counts[b"message-id"]:
-        parts.append(f"Message-ID: <{trace.id}@{_safe_name(trace.hostname, 'localhost')}>\r\n".encode())
+        parts.append(f"Message-ID: <{trace.id}@{_own_name(trace.hostname)}>\r\n".encode())
     if not block.counts[b"date"]:
         parts.append(f"Date: {date}\r\n".encode())
     at = 0
@@ -89,7 +93,13 @@ def stamp(content: bytes, trace: Trace) -> bytes:
 
 def format_date(at: float) -> str:
     """Unix time as a date-time of RFC 5322 3.3, in UTC; ``strftime`` would speak the machine's language."""
-    t = time.gmtime(at)
+    return _date_of_second(math.floor(at))
+
+
+@functools.lru_cache(4)
+def _date_of_second(second: int) -> str:
+    """Remembered, since thousands of messages share it."""
+    t = time.gmtime(second)
     return (
         f"{_WEEKDAYS[t.tm_wday]}, {t.tm_mday:02d} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04d} "
         f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} +0000"
@@ -122,11 +132,14 @@ class _Block:
             if end < 0 and size >= MAX_HEADER_BYTES:
                 return size + 1  # what we were given ends within a header line, and is too large already
             after = end + 2 if end > 0 else size
-            if content[at] in b" \t" and at > 0:  # a folded line belongs to the field above it (RFC 5322 2.2.3)
+            colon = content.find(b":", at, after)
+            if colon > 0 and content[at:colon].lower() in _PASSED:
+                in_dropped = False
+            elif content[at] in b" \t" and at > 0:  # a folded line belongs to the field above it (RFC 5322 2.2.3)
                 if in_dropped:
                     self.dropped[-1] = (self.dropped[-1][0], after)
             else:
-                name = _field_name(content, at, after)
+                name = _field_name(content, at, colon)
                 if not name:
                     self.needs_empty_line = True
                     return at
@@ -140,9 +153,8 @@ class _Block:
         return size
 
 
-def _field_name(content: bytes, start: int, end: int) -> bytes:
-    """The name of the field in this line, in lower case; empty when the line is no header field."""
-    colon = content.find(b":", start, end)
+def _field_name(content: bytes, start: int, colon: int) -> bytes:
+    """The name of the field in the line with this first colon, in lower case; empty when the line is no header field."""
     if colon < 0:
         return b""
     name = content[start:colon].rstrip(b" \t")  # RFC 5322 4.5: old mailers put a space before the colon
@@ -150,13 +162,25 @@ def _field_name(content: bytes, start: int, end: int) -> bytes:
 
 
 def _received(trace: Trace, date: str) -> bytes:
-    literal = _literal(trace.client_address)
+    origin = _origin(trace.client_name, trace.client_address)
     recipient = f"\r\n\tfor <{trace.recipient}>" if trace.recipient else ""
     return (
-        f"Received: from {_safe_name(trace.client_name, literal)} ({literal})\r\n"
-        f"\tby {_safe_name(trace.hostname, 'localhost')} with {trace.protocol} id {trace.id}{recipient};\r\n"
+        f"Received: from {origin}\r\n"
+        f"\tby {_own_name(trace.hostname)} with {trace.protocol} id {trace.id}{recipient};\r\n"
         f"\t{date}\r\n"
     ).encode()
+
+
+@functools.lru_cache(256)
+def _origin(name: str, address: str) -> str:
+    """Who gave us a message. Remembered, since one application's messages all come from the same."""
+    literal = _literal(address)
+    return f"{_safe_name(name, literal)} ({literal})"
+
+
+@functools.lru_cache(4)
+def _own_name(hostname: str) -> str:
+    return _safe_name(hostname, "localhost")
 
 
 def _literal(address: str) -> str:
