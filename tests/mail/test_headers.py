@@ -52,6 +52,12 @@ def test_bcc_is_dropped_with_its_folded_lines(name: bytes) -> None:
         assert stamp(content + b"\r\nbody\r\n", TRACE) == RECEIVED + content.replace(bcc, b"") + b"\r\nbody\r\n"
 
 
+@pytest.mark.parametrize("field", [b"Subject: kept,\r\n\tand kept\r\n", b"X-Other: kept,\r\n\tand kept\r\n"])
+def test_the_folded_lines_of_a_field_behind_bcc_stay(field: bytes) -> None:
+    bcc = b"Bcc: secret@example.com,\r\n\tmore@example.com\r\n"
+    assert stamp(COMPLETE + bcc + field + b"\r\n", TRACE) == RECEIVED + COMPLETE + field + b"\r\n"
+
+
 def test_a_field_whose_name_only_begins_like_bcc_stays() -> None:
     content = COMPLETE + b"Bcc-Note: kept\r\nX-Bcc: kept\r\n\r\n"
     assert stamp(content, TRACE) == RECEIVED + content
