@@ -159,10 +159,11 @@ class Deliverer:
         now = self.clock()
         changed = message.round.apply(step, verdicts, message.envelope.owed, self._ways.rules, now)
         message.update(changed)
-        if not any(v.is_delivered for v in verdicts.values()):
-            self._ledger.nothing_in_doubt(message)
         queue_seconds = max(0.0, view.now - message.envelope.accepted_at) if first else None
-        self._hub.publish(_ended(message.id, step.way, list(verdicts.values()), seconds, queue_seconds))
+        ended = _ended(message.id, step.way, list(verdicts.values()), seconds, queue_seconds)
+        if not ended.delivered:
+            self._ledger.nothing_in_doubt(message)
+        self._hub.publish(ended)
         return True
 
     # The end of a round.
@@ -213,9 +214,13 @@ class Deliverer:
 
 
 def _ended(message_id: str, way: str, verdicts: Sequence[Verdict], seconds: float, queue_seconds: float | None) -> AttemptEnded:
-    delivered = sum(v.is_delivered for v in verdicts)
-    refused = sum(v.reply.is_permanent for v in verdicts)
-    # The first that went wrong says more than the many that went well.
-    reply = next((v.reply for v in verdicts if not v.is_delivered), verdicts[0].reply)
-    deferred = len(verdicts) - delivered - refused
+    delivered = refused = 0
+    wrong = None  # the first that went wrong says more than the many that went well
+    for verdict in verdicts:
+        if verdict.is_delivered:
+            delivered += 1
+            continue
+        wrong = wrong or verdict.reply
+        refused += verdict.reply.is_permanent
+    reply, deferred = wrong or verdicts[0].reply, len(verdicts) - delivered - refused
     return AttemptEnded(message_id, way, delivered, deferred, refused, reply, seconds, queue_seconds)
