@@ -19,7 +19,7 @@ from bench.traffic import Load, Sink
 
 WARM_UP_MESSAGES = 200  # Postfix starts its processes with the first messages, mailer opens its connections
 RUN_TIMEOUT_SECONDS = 300.0
-WANTED_RATIO = 3.0  # issue 2, "Figures to reach"
+WANTED_RATIO = 3.0  # docs/performance.md, "Figures to reach"
 _MODES = {True: "reused connections", False: "a connection each"}
 
 

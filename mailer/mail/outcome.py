@@ -1,6 +1,6 @@
 """What happened to mail, as values: a ``Reply`` from a server, a ``Verdict`` per recipient; and the root of our exceptions.
 
-No threads, no locks: everything here is immutable. What a remote server says is never an exception (design.md,
+No threads, no locks: everything here is immutable. What a remote server says is never an exception (docs/architecture.md,
 "Errors are of two kinds"): a transport turns refused connections, broken TLS and odd replies into verdicts.
 """
 

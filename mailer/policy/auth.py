@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mailer.config.schema import Config, Secret
 
 FREE_FAILURES = 5
-"""Wrong logins answered at once (issue 2): a person with a typo, or an application with last month's password."""
+"""Wrong logins answered at once: a person with a typo, or an application with last month's password."""
 FIRST_DELAY_SECONDS = 1.0
 MAX_DELAY_SECONDS = 30.0
 """Doubled with each failure up to this: 2,880 guesses a day, and well under the 5 minutes a client waits for a reply."""

@@ -1,4 +1,4 @@
-"""What a spool promises, as a protocol, so that another engine can stand behind it (design.md, "Decisions taken").
+"""What a spool promises, as a protocol, so that another engine can stand behind it (docs/architecture.md).
 
 The promises, in the order in which a message meets them:
 
