@@ -45,6 +45,7 @@ def test_a_step_that_asks_for_no_wait_is_followed_at_once_by_the_next() -> None:
     for _ in range(3):
         body.steps.get(timeout=WAIT_SECONDS)
     stop(running)
+    assert body.steps.empty(), "the third step asked for a wait"
 
 
 def test_waking_cuts_a_wait_short() -> None:
@@ -55,6 +56,7 @@ def test_waking_cuts_a_wait_short() -> None:
     running.wake()
     body.steps.get(timeout=WAIT_SECONDS)
     stop(running)
+    assert body.steps.empty(), "one wake is one step"
 
 
 def test_a_wake_during_a_step_is_not_lost() -> None:

@@ -273,6 +273,7 @@ def test_hangup_with_the_terminal_still_open_reloads(tmp_path: Path) -> None:
         program.wait_ready()
         program.signal(signal.SIGHUP)
         program.wait_for("reload.done")
+        assert program.process.poll() is None
 
 
 def test_what_nohup_started_outlives_the_terminal(tmp_path: Path) -> None:

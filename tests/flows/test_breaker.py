@@ -147,6 +147,7 @@ def test_what_waits_for_a_broken_provider_goes_at_once_through_one_that_a_reload
     rerouting.to(named("second", second), retry=ONCE)
     for message_id in [waiting, *tried]:
         relay.wait_for_line(f"message.finished id={message_id} delivered=1 failed=0")
+    assert (len(first.messages), len(second.messages)) == (0, 1 + len(tried))
 
 
 def test_provider_that_stalls_is_broken_too(rerouting: Rerouting, first: Upstream, second: Upstream) -> None:

@@ -93,6 +93,7 @@ def test_what_was_not_delivered_does_not_count_against_a_quota(rerouting: Rerout
     first.on("rcpt")
     relay.send()
     first.wait_for(1)
+    assert (len(first.messages), len(second.messages)) == (1, 1)
 
 
 def test_every_quota_spent_keeps_messages_waiting_without_a_round_and_health_says_so(tmp_path: Path, first: Upstream) -> None:

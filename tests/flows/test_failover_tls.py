@@ -123,3 +123,4 @@ def test_tls_fault_never_makes_a_message_final(trusting: Rerouting, certificates
         relay = trusting.to(named("first", first, tls="required"))
         message_id = relay.send()
         relay.wait_for_line(f"message.parked id={message_id} owed=1")
+        assert first.messages == []

@@ -29,8 +29,8 @@ def is_idle(relay: Relay) -> bool:
     return (health["queued_emails"], health["failed_emails"]) == (0, 0)
 
 
-def torture(folder: Path, crashes: int) -> None:
-    """Crashes under load while the upstream takes everything."""
+def torture(folder: Path, crashes: int) -> int:
+    """Crashes under load while the upstream takes everything. Returns how many messages came."""
     with Upstream() as upstream, Relay(folder, [upstream], workerCount=WORKERS) as relay:
         with Load(relay) as load:
             crash_often(load, crashes, random.Random(1))
@@ -38,9 +38,10 @@ def torture(folder: Path, crashes: int) -> None:
         arrived = load.check(upstream.messages, crashes * IN_DOUBT_A_CRASH)
         assert counts(relay) == (arrived, 0, 0)
         assert relay.terminate() == 0
+    return arrived
 
 
-def torture_with_deferrals(folder: Path, crashes: int) -> None:
+def torture_with_deferrals(folder: Path, crashes: int) -> int:
     """The same while the upstream defers every fifth message, so that the spool and ``emails/failed`` hand over."""
     moods = random.Random(2)
 
@@ -60,17 +61,18 @@ def torture_with_deferrals(folder: Path, crashes: int) -> None:
         assert list((relay.data / "spool" / "content").iterdir()) == []
         assert "removed by hand" not in relay.output
         assert relay.terminate() == 0
+    return arrived
 
 
 def test_crashes_in_mid_load_lose_nothing_and_mix_up_nothing(tmp_path: Path) -> None:
-    torture(tmp_path, 5)
+    assert torture(tmp_path, 5) > 0
 
 
 def test_crashes_while_messages_are_parked_and_retried_lose_nothing_and_mix_up_nothing(tmp_path: Path) -> None:
-    torture_with_deferrals(tmp_path, 5)
+    assert torture_with_deferrals(tmp_path, 5) > 0
 
 
 @pytest.mark.slow
 def test_many_crashes_in_mid_load_lose_nothing_and_mix_up_nothing(tmp_path: Path) -> None:
-    torture(tmp_path / "a", 30)
-    torture_with_deferrals(tmp_path / "b", 30)
+    assert torture(tmp_path / "a", 30) > 0
+    assert torture_with_deferrals(tmp_path / "b", 30) > 0

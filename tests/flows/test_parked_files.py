@@ -130,5 +130,5 @@ def test_dead_message_moved_back_is_tried_again(tmp_path: Path) -> None:
         upstream.on("rcpt")
         relay.files("dead")[0].replace(path_of(relay, message_id))
         retry(relay)
-        upstream.wait_for(1)
+        assert upstream.wait_for(1)[0].recipients == (FIRST,)
         eventually(lambda: (in_failed(relay), relay.files("dead")) == ([], []), "no file of it")

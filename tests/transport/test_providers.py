@@ -207,5 +207,6 @@ def test_close_ends_idle_connections() -> None:
     with Upstream() as upstream:
         providers = set_of(Clock(), at(upstream, "a"))
         next(iter(providers)).deliver(delivery_to())
+        assert upstream.open_connections == 1
         providers.close()
         upstream.wait_until(lambda: upstream.open_connections == 0)
