@@ -10,6 +10,7 @@ It drives the program only through what users have: the configuration, ports, si
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -213,7 +214,11 @@ class Relay:
 
     def parked(self) -> list[dict[str, Any]]:
         """The messages in ``emails/failed``."""
-        return [json.loads(path.read_text()) for path in self.files("failed", "*.json")]
+        messages = []
+        for path in self.files("failed", "*.json"):
+            with contextlib.suppress(FileNotFoundError):  # delivered at this moment
+                messages.append(json.loads(path.read_text()))
+        return messages
 
 
 def provider_of(provider: Upstream | Mapping[str, Any]) -> dict[str, Any]:
