@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailer.mail.outcome import MailerError
 
@@ -46,12 +46,21 @@ class AddressError(MailerError):
 class Address:
     """A mailbox, exactly as it was written. The null reverse-path is ``Address("", "")``, and false.
 
-    ``local_part`` keeps its quotes if it had any; ``domain`` keeps its letter case and its brackets.
+    ``local_part`` keeps its quotes if it had any; ``domain`` keeps its letter case and its brackets. ``text`` is what
+    ``str()`` writes; ``domain_key`` is the domain for comparing: lower case, in its ASCII form (RFC 5890 A-labels) where
+    it has one. Both are asked for many times a message, so they are made once.
     Make one with ``parse``; the constructor checks nothing.
     """
 
     local_part: str
     domain: str
+    text: str = field(init=False, repr=False, compare=False)
+    domain_key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        text = f"{self.local_part}@{self.domain}" if self.local_part else ""
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "domain_key", _key_of(self.domain))
 
     @classmethod
     def parse(cls, text: str, smtputf8: bool = False) -> Address:
@@ -70,25 +79,24 @@ class Address:
     def needs_smtputf8(self) -> bool:
         return not (self.local_part.isascii() and self.domain.isascii())
 
-    @property
-    def domain_key(self) -> str:
-        """The domain for comparing: lower case, in its ASCII form (RFC 5890 A-labels) where it has one."""
-        if self.domain.isascii():
-            return self.domain.lower()
-        try:
-            return self.domain.encode("idna").decode("ascii").lower()
-        except UnicodeError:
-            return self.domain.lower()
-
     def __bool__(self) -> bool:
         return bool(self.local_part)
 
     def __str__(self) -> str:
-        return f"{self.local_part}@{self.domain}" if self.local_part else ""
+        return self.text
 
     def to_path(self) -> bytes:
         """The path for MAIL and RCPT: ``<local@domain>``, or ``<>`` for the null reverse-path."""
-        return f"<{self}>".encode()
+        return f"<{self.text}>".encode()
+
+
+def _key_of(domain: str) -> str:
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return domain.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        return domain.lower()
 
 
 NULL_SENDER = Address("", "")
