@@ -35,6 +35,18 @@ def test_every_commit_is_fsynced(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_content_that_goes_is_not_written_once_more(tmp_path: Path) -> None:
+    """A SQLite that was built with SQLITE_SECURE_DELETE would write zeros over the pages of each delivered message."""
+    SqliteSpool.open(tmp_path).close()
+    connection = tables.connect_writer(tmp_path / "spool" / "mailer.db", 8 << 20)
+    log = tmp_path / "spool" / "mailer.db-wal"
+    connection.execute("INSERT INTO bodies VALUES (1, zeroblob(1000000))")
+    before = log.stat().st_size
+    connection.execute("DELETE FROM bodies")
+    assert log.stat().st_size - before < 100_000
+    connection.close()
+
+
 def test_refused_submission_that_the_disk_had_all_the_same_is_withdrawn(tmp_path: Path) -> None:
     """A transaction may survive in the log though its fsync failed: its messages were refused and must not be sent."""
     ledger = open_ledger(tmp_path)
