@@ -30,6 +30,9 @@ class Router:
     def __init__(self, config: Config) -> None:
         self._providers = tuple(sorted(config.forward_providers, key=lambda p: p.priority))
         self._has_weights = any(p.weight is not None for p in self._providers)
+        self._rank = {p.name: rank for rank, p in enumerate(self._providers)}
+        self.is_uniform = not self._has_weights and not any(p.domains for p in self._providers)
+        """Whether all mail has the same ways in the same order."""
         self._by_domain: dict[str, tuple[ProviderConfig, ...]] = {}
 
     def __repr__(self) -> str:
@@ -54,6 +57,10 @@ class Router:
             return LOCAL
         names = {p.name for r in recipients for p in self._serving(r.address.domain_key)}
         return LANE_SEPARATOR.join(sorted(names))
+
+    def ranked(self, lane: str) -> list[str]:
+        """The ways of a lane, first choice first; those that are no longer configured come last."""
+        return sorted(ways_of_lane(lane), key=lambda name: self._rank.get(name, len(self._rank)))
 
     def _serving(self, domain: str) -> tuple[ProviderConfig, ...]:
         serving = self._by_domain.get(domain)

@@ -13,10 +13,12 @@ are not used; ``offer`` never waits and ``take`` waits with a time-out.
 
 from __future__ import annotations
 
+import functools
+import math
 import queue
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailer.mail.content import Content, MemoryContent
@@ -74,6 +76,8 @@ class FairQueue(queue.Queue[Job]):
     def __init__(self, maxsize: int, limit_of: Callable[[str], int]) -> None:
         super().__init__(maxsize)
         self._limit_of = limit_of
+        self._way_share = max(1, math.ceil(maxsize * WAY_SHARE))
+        self._sender_share = max(1, math.ceil(maxsize * SENDER_SHARE))
 
     def __repr__(self) -> str:
         return f"FairQueue(size={self._size}/{self.maxsize}, kept={self._kept_bytes})"
@@ -83,10 +87,10 @@ class FairQueue(queue.Queue[Job]):
         sender = str(job.stored.envelope.sender)
         with self.mutex:
             lane = self._lane(job.way)
-            if self._size >= self.maxsize or lane.size >= max(1, self.maxsize * WAY_SHARE):
+            if self._size >= self.maxsize or lane.size >= self._way_share:
                 return False
             jobs = lane.senders.get(sender)
-            if jobs is not None and len(jobs) >= max(1, self.maxsize * SENDER_SHARE):
+            if jobs is not None and len(jobs) >= self._sender_share:
                 return False
             self._put(job)
             if lane.busy < lane.limit:
@@ -159,6 +163,14 @@ class FairQueue(queue.Queue[Job]):
         with self.mutex:
             return self._qsize() > 0
 
+    def free(self, way: str, sender: str) -> tuple[int, int]:
+        """How many more jobs there are places for at that way: for all of its senders together, and for this one."""
+        with self.mutex:
+            lane = self._lanes.get(way)
+            if lane is None:
+                return self._way_share, self._sender_share
+            return self._way_share - lane.size, self._sender_share - len(lane.senders.get(sender, ()))
+
     def is_low(self, way: str) -> bool:
         """Whether it is time to fetch more for that way."""
         with self.mutex:
@@ -213,6 +225,48 @@ class FairQueue(queue.Queue[Job]):
         lane.busy -= 1
         if lane.size:
             self.not_empty.notify()
+
+
+class Room:
+    """The places that were free in a queue, counted off while messages for them are looked for on disk.
+
+    ``ways_of(lane)`` names the ways that a message of the lane may be tried at first: a place at any of them is one.
+    ``lacking``: the ways at which something found no place. Owned by one thread; it reads the queue as it needs to know.
+    """
+
+    def __init__(self, queue: FairQueue, ways_of: Callable[[str], Sequence[str]]) -> None:
+        self._queue = queue
+        self._ways_of = functools.cache(ways_of)
+        self.left = queue.room
+        self.lacking: set[str] = set()
+        self._ways: dict[str, int] = {}
+        self._senders: dict[tuple[str, str], int] = {}
+
+    def __repr__(self) -> str:
+        return f"Room(left={self.left}, ways={self._ways}, lacking={sorted(self.lacking)})"
+
+    def is_left(self, lane: str) -> bool:
+        ways = self._ways_of(lane)
+        if any(self._ways.get(way, 1) > 0 for way in ways):
+            return self.left > 0
+        self.lacking.update(ways)
+        return False
+
+    def take(self, lane: str, sender: str) -> bool:
+        if self.left <= 0:
+            return False
+        for way in self._ways_of(lane):
+            key = way, sender
+            if key not in self._senders:
+                of_way, self._senders[key] = self._queue.free(way, sender)
+                self._ways.setdefault(way, of_way)
+            if self._ways[way] > 0 and self._senders[key] > 0:
+                self._ways[way] -= 1
+                self._senders[key] -= 1
+                self.left -= 1
+                return True
+        self.lacking.update(self._ways_of(lane))
+        return False
 
 
 def _conversations(found: tuple[str, _Lane]) -> int:

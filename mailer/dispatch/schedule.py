@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-from mailer.dispatch.queue import FairQueue, Job
+from mailer.dispatch.queue import FairQueue, Job, Room
 from mailer.mail.content import Content
 from mailer.spool.store import Holder, Store, Stored
 
@@ -34,6 +34,10 @@ class Planner(Protocol):
 
     def first_way(self, stored: Stored, now: float) -> str:
         """The way that the message would be tried at now (an open one if there is any)."""
+        ...
+
+    def first_ways(self, lane: str, now: float) -> Sequence[str]:
+        """The ways that ``first_way`` may name for a message of that lane."""
         ...
 
     def lane_opens_at(self, lane: str, now: float) -> float:
@@ -170,40 +174,41 @@ class Schedule:
             self.bring_up(row, now)
 
     def _fill_queue(self, now: float) -> None:
-        """Fetch due messages until the spool has no more, or the queue takes no more."""
+        """Fetch due messages until the spool has no more, or the queue has no room for more.
+
+        Only what was free at the beginning is filled: workers make room meanwhile, and one row after the other would be
+        read. They ask for more once the queue is low.
+        """
         shut: set[str] = set()
         look_at = min(now + LOOK_SECONDS, self._shut(self._store.lanes(), shut, now))
         if shut and now >= self._expiry_check_at:
             self._expiry_check_at = now + EXPIRY_CHECK_SECONDS
             self._fetch_expiring(now, shut)
-        is_full = False
-        full: list[Stored] = []  # what the queue last refused of each lane, and so what waits for room
-        while (room := self._queue.room) > 0:
-            fetched = self._fetch(now, min(room, FETCH_SIZE), shut)
+        room = Room(self._queue, lambda lane: self._planner.first_ways(lane, now))
+        while room.left > 0:
+            fetched = self._fetch(now, min(room.left, FETCH_SIZE), shut, room)
             if fetched is None:
                 break
             # A lane that has closed meanwhile: its messages would come back from the workers at once, and be read again.
             look_at = min(look_at, self._shut({stored.lane for stored in fetched}, shut, now))
             wanted = [stored for stored in fetched if stored.lane not in shut or self._put_back(stored)]
             refused = [stored for stored in wanted if not self._offer(stored, now)]
-            if refused and len(refused) == len(wanted):
-                is_full = True
-                full += {stored.lane: stored for stored in refused}.values()
+            if refused and len(refused) == len(wanted):  # sessions were faster, or the way is not the one expected
+                room.lacking.update(self._planner.first_way(stored, now) for stored in refused)
                 shut.update(stored.lane for stored in refused)
-        else:
-            is_full = True
+        is_full = room.left <= 0 or bool(room.lacking)
         with self._lock:
             self._more = self._more or is_full
             self._look_at = min(self._look_at, look_at, now + LOOK_WHEN_FULL_SECONDS if is_full else look_at)
-        if is_full and self._has_drained(full, now):
+        if is_full and self._has_drained(room.lacking):
             self.look_again()
 
-    def _has_drained(self, full: Sequence[Stored], now: float) -> bool:
+    def _has_drained(self, lacking: Collection[str]) -> bool:
         """Whether workers took what was brought up before ``_more`` told them to ask for the rest."""
         room = self._queue.room
-        if not full:
+        if not lacking:
             return room == self._queue.maxsize
-        return room > 0 and any(self._queue.is_low(self._planner.first_way(stored, now)) for stored in full)
+        return room > 0 and any(self._queue.is_low(way) for way in lacking)
 
     def _shut(self, lanes: Iterable[str], shut: set[str], now: float) -> float:
         """Add the lanes that are closed now to ``shut``. Returns when the first of them opens; infinity if none."""
@@ -215,8 +220,8 @@ class Schedule:
                 look_at = min(look_at, opens_at)
         return look_at
 
-    def _fetch(self, now: float, limit: int, shut: set[str]) -> list[Stored] | None:
-        """Due messages that are not in memory, held from here on; None when the spool has no more of them.
+    def _fetch(self, now: float, limit: int, shut: set[str], room: Room | None = None) -> list[Stored] | None:
+        """Due messages that are not in memory, held from here on; None when the spool has no more that there is room for.
 
         A row read here may be out of date: its message may be accepted, delivered, recorded and released while the
         read goes on. So what was released since the read began is dropped as well as what is held. All of a read may be
@@ -227,7 +232,7 @@ class Schedule:
             self._is_fetching = True
         rows: list[Stored] = []
         try:
-            rows = self._store.fetch_due(now, limit, self._held, shut)
+            rows = self._store.fetch_due(now, limit, self._held, shut, room)
         finally:
             with self._lock:
                 fresh = [row for row in rows if row.envelope.id not in self._held and row.envelope.id not in self._released]

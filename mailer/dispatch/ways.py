@@ -67,6 +67,11 @@ class Ways:
         names = self.names(stored.envelope.owed[0], stored.envelope.id) if stored.envelope.owed else ()
         return next((name for name in names if self.opens_at(name, now) <= now), names[0] if names else "")
 
+    def first_ways(self, lane: str, now: float) -> Sequence[str]:
+        router = self._setting.router
+        names = [name for name in router.ranked(lane) if self.opens_at(name, now) <= now]
+        return names[:1] if router.is_uniform else names
+
     def lane_opens_at(self, lane: str, now: float) -> float:
         return min((self.opens_at(name, now) for name in ways_of_lane(lane)), default=now)
 

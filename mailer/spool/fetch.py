@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from mailer.spool.readers import Readers
 from mailer.spool.rows import RECIPIENT_AS_JSON, STORED_AS_JSON, stored_of
-from mailer.spool.store import Stored
+from mailer.spool.store import Room, Stored
 from mailer.spool.tables import READY, WAITING
 
 MOST_RECIPIENTS = 20_000  # in one answer, so that 500 messages of 1,000 recipients do not fill the memory
@@ -67,7 +67,9 @@ class Fetcher:
     def __repr__(self) -> str:
         return f"Fetcher(last_lane={self._last_lane!r}, lanes={len(self._last_sender)})"
 
-    def fetch_due(self, now: float, limit: int, held: Collection[str], closed: Collection[str]) -> list[Stored]:
+    def fetch_due(
+        self, now: float, limit: int, held: Collection[str], closed: Collection[str], room: Room | None = None
+    ) -> list[Stored]:
         """See ``store.Store.fetch_due``."""
         overdue = self._overdue_lanes(now, closed)
         if overdue:
@@ -78,7 +80,7 @@ class Fetcher:
         with self._readers.reading(is_snapshot=True) as connection:
             lanes = [lane for lane in _lanes(connection, READY) if lane not in closed]
             start = next((i for i, lane in enumerate(lanes) if lane > last_lane), 0)
-            lines = [_turns(connection, lane, last_sender.get(lane), known) for lane in lanes[start:] + lanes[:start]]
+            lines = [_turns(connection, lane, last_sender.get(lane), known, room) for lane in lanes[start:] + lanes[:start]]
             picked, served = _take_turns(lines, limit)
             found = _load(connection, picked)
         with self._lock:
@@ -174,11 +176,15 @@ def _take_turns(lines: list[Turns], limit: int) -> tuple[list[Head], list[tuple[
     return picked, served
 
 
-def _turns(connection: sqlite3.Connection, lane: str, last: str | None, held: Collection[str]) -> Turns:
+def _turns(connection: sqlite3.Connection, lane: str, last: str | None, held: Collection[str], room: Room | None) -> Turns:
     """The messages of one lane: one of each sender behind ``last`` and round again, then a second of each, and so on."""
     lines: list[tuple[str, Iterator[Head]]] = []
     for sender, heads in _senders(connection, lane, last):
+        if room is not None and not room.is_left(lane):
+            break
         line: Iterator[Head] = (head for head in _line(connection, lane, sender, heads) if head[1] not in held)
+        if room is not None:
+            line = _with_room(line, room, lane, sender)
         first = next(line, None)
         if first is not None:
             lines.append((sender, line))
@@ -191,6 +197,10 @@ def _turns(connection: sqlite3.Connection, lane: str, last: str | None, held: Co
                 left.append((sender, line))
                 yield lane, sender, head
         lines = left
+
+
+def _with_room(line: Iterator[Head], room: Room, lane: str, sender: str) -> Iterator[Head]:
+    return itertools.takewhile(lambda _: room.take(lane, sender), line)
 
 
 def _senders(connection: sqlite3.Connection, lane: str, last: str | None) -> Iterator[tuple[str, list[Head]]]:

@@ -30,7 +30,7 @@ from mailer.spool.ledger import Ledger
 from mailer.spool.opening import Opened, open_database
 from mailer.spool.places import Places, checked_id, keep_bytes, set_aside
 from mailer.spool.readers import Readers
-from mailer.spool.store import ContentLost, Holder, Record, SpoolError, Stored, Totals
+from mailer.spool.store import ContentLost, Holder, Record, Room, SpoolError, Stored, Totals
 from mailer.window import Bucket
 
 log = logging.getLogger(__name__)
@@ -134,8 +134,10 @@ class SqliteSpool:
         )
         self._handover.change(Change(change, done))
 
-    def fetch_due(self, now: float, limit: int, held: Collection[str], closed_lanes: Collection[str]) -> list[Stored]:
-        return self._fetcher.fetch_due(now, limit, held, closed_lanes)
+    def fetch_due(
+        self, now: float, limit: int, held: Collection[str], closed_lanes: Collection[str], room: Room | None = None
+    ) -> list[Stored]:
+        return self._fetcher.fetch_due(now, limit, held, closed_lanes, room)
 
     def next_due(self, after: float, limit: int) -> list[float]:
         return self._fetcher.next_due(after, limit)

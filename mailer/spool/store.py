@@ -102,6 +102,18 @@ class Totals:
     queued_reports: int = 0
 
 
+class Room(Protocol):
+    """How much whoever fetches has room for, counted off as the messages are found."""
+
+    def is_left(self, lane: str) -> bool:
+        """Whether there may be room for more of that lane; asked before each of its senders."""
+        ...
+
+    def take(self, lane: str, sender: str) -> bool:
+        """Take the place of one message; False when there is none, which ends its sender's turns in this call."""
+        ...
+
+
 class ContentWriter(Protocol):
     """Takes the content of one message in pieces; keeps it in memory while small, in a file once large."""
 
@@ -146,11 +158,14 @@ class Store(Protocol):
         """Queue a change; ``done`` is called in the spool's own thread once it is durable, and must be quick."""
         ...
 
-    def fetch_due(self, now: float, limit: int, held: Collection[str], closed_lanes: Collection[str]) -> list[Stored]:
+    def fetch_due(
+        self, now: float, limit: int, held: Collection[str], closed_lanes: Collection[str], room: Room | None = None
+    ) -> list[Stored]:
         """Up to ``limit`` unfinished messages with ``due_at <= now`` that are not in ``held`` nor in ``closed_lanes``.
 
         Fair: lanes take turns, and within a lane senders take turns, over consecutive calls too; within a sender the
-        longest due comes first. An empty list means that there is none.
+        longest due comes first. ``room`` is asked before a message is read. An empty list means that there is none, or
+        none that there is room for.
         """
         ...
 

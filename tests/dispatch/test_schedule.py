@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.dispatch.queue import FairQueue, Job
+from mailer.dispatch.queue import FairQueue, Job, Room
 from mailer.dispatch.schedule import HEAP_SIZE, LOOK_WHEN_FULL_SECONDS, Schedule
 from mailer.mail.address import Address
 from mailer.mail.content import MemoryContent
@@ -20,14 +20,19 @@ NOW = 1_700_000_000.0
 
 
 class Ways:
-    """A planner with one way a lane; ``closed`` lanes open at the time given."""
+    """A planner with one way a lane unless told otherwise; ``closed`` lanes open at the time given."""
 
     def __init__(self) -> None:
         self.closed: dict[str, float] = {}
         self.max_age = 10.0**9
+        self.names: dict[str, list[str]] = {}
+        self.first: dict[str, str] = {}
 
     def first_way(self, stored: Stored, now: float) -> str:
-        return stored.lane
+        return self.first.get(stored.lane, stored.lane)
+
+    def first_ways(self, lane: str, now: float) -> list[str]:
+        return self.names.get(lane, [lane])
 
     def lane_opens_at(self, lane: str, now: float) -> float:
         return max(now, self.closed.get(lane, 0.0))
@@ -176,10 +181,10 @@ def test_read_of_nothing_but_finished_messages_is_not_taken_for_the_end(hall: Ha
     read = hall.spool.fetch_due
     reads: list[int] = []
 
-    def read_slowly(now: float, limit: int, held: set[str], shut: set[str]) -> list[Stored]:
+    def read_slowly(now: float, limit: int, held: set[str], shut: set[str], room: Room | None) -> list[Stored]:
         reads.append(limit)
         if len(reads) > 1:
-            return read(now, limit, held, shut)
+            return read(now, limit, held, shut, room)
         hall.record("m", State.SUCCESS, None)
         hall.schedule.release("m", None)
         return [stale]
@@ -195,9 +200,9 @@ def test_lane_that_closes_while_its_messages_are_read_is_left_until_it_opens(hal
         hall.store(f"m{n}")
     read = hall.spool.fetch_due
 
-    def close_then_read(now: float, limit: int, held: set[str], shut: set[str]) -> list[Stored]:
+    def close_then_read(now: float, limit: int, held: set[str], shut: set[str], room: Room | None) -> list[Stored]:
         hall.ways.closed["a"] = NOW + 10
-        return read(now, limit, held, shut)
+        return read(now, limit, held, shut, room)
 
     monkeypatch.setattr(hall.spool, "fetch_due", close_then_read)
     assert hall.schedule.step(NOW + 1) <= 9.0
@@ -253,19 +258,18 @@ def test_queue_drained_while_it_was_filled_is_filled_again_at_once(tmp_path: Pat
     hall = Hall(tmp_path, queue_size=4)
     for n in range(20):
         hall.store(f"m{n}", sender=f"s{n}")
-    offer = hall.queue.offer
-    refusals: list[Job] = []
+    read = hall.spool.fetch_due
+    taken: list[str] = []
 
-    def offer_beside_fast_workers(job: Job) -> bool:
-        if offer(job):
-            return True
-        refusals.append(job)
-        if len(refusals) == 2:  # nothing of what was read had room: the schedule is about to give up for now
-            assert len(hall.queued()) == 3
-        return False
+    def read_beside_fast_workers(now: float, limit: int, held: set[str], shut: set[str], room: Room | None) -> list[Stored]:
+        rows = read(now, limit, held, shut, room)
+        if not rows:  # the schedule is about to give up for now
+            taken.extend(hall.queued())
+        return rows
 
-    monkeypatch.setattr(hall.queue, "offer", offer_beside_fast_workers)
+    monkeypatch.setattr(hall.spool, "fetch_due", read_beside_fast_workers)
     assert hall.schedule.step(NOW + 1) < 0.01
+    assert len(taken) == 3
     hall.spool.close()
 
 
@@ -274,6 +278,87 @@ def test_full_queue_is_not_looked_at_without_end(tmp_path: Path) -> None:
     for n in range(20):
         hall.store(f"m{n}", sender=f"s{n}")
     assert hall.schedule.step(NOW + 1) == pytest.approx(LOOK_WHEN_FULL_SECONDS)
+    hall.spool.close()
+
+
+@pytest.mark.parametrize("senders", [1, 2, 7, 300])
+def test_backlog_is_read_once_and_in_large_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, senders: int) -> None:
+    """Rows read beyond what the queue has room for would be put back, and read again, for every message delivered."""
+    hall = Hall(tmp_path, queue_size=100)
+    backlog = 600
+    for n in range(backlog):
+        hall.store(f"m{n:03}", sender=f"s{n % senders}")
+    read = hall.spool.fetch_due
+    rows_read: list[int] = []
+
+    def counted_read(now: float, limit: int, held: set[str], shut: set[str], room: Room | None) -> list[Stored]:
+        rows = read(now, limit, held, shut, room)
+        rows_read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(hall.spool, "fetch_due", counted_read)
+    hall.schedule.step(NOW + 1)
+    hall.woken.clear()
+    delivered = 0
+    while (job := hall.queue.take(0)) is not None:
+        hall.schedule.refill_if_low(job.way)
+        message_id = job.stored.envelope.id
+        hall.record(message_id, State.SUCCESS, None)
+        hall.schedule.release(message_id, None)
+        hall.queue.leave(job.way)
+        delivered += 1
+        if hall.woken.is_set():
+            hall.woken.clear()
+            hall.schedule.step(NOW + 1)
+    assert delivered == backlog
+    assert sum(rows_read) == backlog
+    assert len(rows_read) <= 2 * backlog / 10  # a sender alone has 25 places, of which 10 are filled when more is fetched
+    hall.spool.close()
+
+
+def test_new_mail_that_fills_the_queue_costs_no_reading_of_the_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More comes in than goes out: the place that a worker makes is taken by the next new message."""
+    hall = Hall(tmp_path, queue_size=20)
+    read = hall.spool.fetch_due
+    rows_read: list[str] = []
+
+    def counted_read(now: float, limit: int, held: set[str], shut: set[str], room: Room | None) -> list[Stored]:
+        rows = read(now, limit, held, shut, room)
+        rows_read.extend(row.envelope.id for row in rows)
+        return rows
+
+    monkeypatch.setattr(hall.spool, "fetch_due", counted_read)
+    delivered = 0
+    for n in range(300):
+        name = f"m{n:03}"
+        hall.schedule.expect(name)
+        hall.schedule.admit_new(hall.store(name), MemoryContent(b"hello"), NOW)
+        if n % 3 == 0:
+            job = hall.queue.take(0)
+            assert job is not None
+            hall.schedule.refill_if_low(job.way)
+            hall.record(job.stored.envelope.id, State.SUCCESS, None)
+            hall.schedule.release(job.stored.envelope.id, None)
+            hall.queue.leave(job.way)
+            delivered += 1
+            hall.schedule.step(NOW + n * LOOK_WHEN_FULL_SECONDS)
+    assert delivered == 100
+    assert len(rows_read) <= delivered
+    assert len(set(rows_read)) == len(rows_read)
+    hall.spool.close()
+
+
+def test_lane_with_two_ways_is_brought_up_for_the_one_that_has_room(tmp_path: Path) -> None:
+    """Only some of its messages may be tried at the way that is full."""
+    hall = Hall(tmp_path, queue_size=20)
+    hall.ways.names["mixed"] = ["full", "empty"]
+    for n in range(15):
+        hall.queue.offer(Job(hall.store(f"f{n}", sender=f"s{n}", lane="full"), "full"))
+    for n in range(5):
+        hall.store(f"m{n}", sender=f"t{n}", lane="mixed")
+    hall.ways.first["mixed"] = "empty"
+    hall.schedule.step(NOW + 1)
+    assert {name for name in hall.queued() if name.startswith("m")} == {f"m{n}" for n in range(5)}
     hall.spool.close()
 
 
