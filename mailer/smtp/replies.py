@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from mailer.mail.outcome import Reply
 
-OK = Reply(250, "2.0.0", "Ok")
-SENDER_OK = Reply(250, "2.1.0", "Ok")
-RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
-BYE = Reply(221, "2.0.0", "Bye")
-VRFY = Reply(252, "2.5.0", "Cannot verify, but will accept a message and try to deliver it")
-HELP = Reply(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT STARTTLS AUTH")
-START_DATA = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
-START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
-LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
 
+def _bytes_of(code: int, enhanced: str, text: str) -> bytes:
+    """A reply that is only ever said, so only its bytes are needed."""
+    return Reply(code, enhanced, text).to_wire()
+
+
+OK = _bytes_of(250, "2.0.0", "Ok")
+SENDER_OK = _bytes_of(250, "2.1.0", "Ok")
+RECIPIENT_OK = _bytes_of(250, "2.1.5", "Ok")
+VRFY = _bytes_of(252, "2.5.0", "Cannot verify, but will accept a message and try to deliver it")
+HELP = _bytes_of(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT STARTTLS AUTH")
+START_DATA = _bytes_of(354, "", "End data with <CR><LF>.<CR><LF>")
+START_TLS = _bytes_of(220, "2.0.0", "Ready to start TLS")
+LOGGED_IN = _bytes_of(235, "2.7.0", "Authentication successful")
+
+BYE = Reply(221, "2.0.0", "Bye")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections; try again later")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many bad commands; closing connection")
 OUT_OF_STEP = Reply(421, "4.7.0", "Input that did not wait for its turn is not executed; closing connection")

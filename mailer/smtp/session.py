@@ -33,6 +33,9 @@ _OTHER_PROTOCOLS = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CO
 _BAD_COMMAND_CODES = frozenset((500, 501, 502, 503, 504, 535, 555))
 """What ``limits.badCommands`` counts: wrong commands, not wrong addresses, so that a long mailing may hold some."""
 
+Handler = Callable[[bytes], bytes | None]
+"""Takes a command's argument; returns the reply as it is sent, None when all was said. Raises Refused, Disconnect."""
+
 
 class Session:
     """The conversation with one client. ``run`` returns when it is over; closing the connection is the caller's."""
@@ -47,7 +50,7 @@ class Session:
         self._bad_commands = 0
         self._wrong_logins = 0
         self._doubts_input = False  # DATA was refused: what comes next may be the message, sent without waiting
-        self._verbs: dict[bytes, Callable[[bytes], Reply | None]] = {
+        self._verbs: dict[bytes, Handler] = {
             b"MAIL": self._submission.mail,
             b"RCPT": self._submission.rcpt,
             b"DATA": self._submission.data,
@@ -90,19 +93,27 @@ class Session:
         verb = b""
         try:
             line = self._wire.read_line()
-            word, _, argument = line.rstrip(b" ").partition(b" ")  # RFC 5321 4.1.1: trailing space is tolerated
-            verb = word.upper()
+            if line[-1:] == b" ":
+                line = line.rstrip(b" ")  # RFC 5321 4.1.1: trailing space is tolerated
+            verb, _, argument = line.partition(b" ")
             handler = self._verbs.get(verb)
             if handler is None:
-                if verb in _OTHER_PROTOCOLS:
-                    raise Disconnect(replies.NOT_SMTP, "another protocol's command")
-                raise Refused(replies.UNKNOWN_COMMAND)
+                verb = verb.upper()
+                handler = self._handler(verb)
             reply = handler(argument)
             self._doubts_input = False
             if reply is not None:
-                self._wire.say(reply)
+                self._wire.say_bytes(reply)
         except Refused as refused:
             self._refuse(verb, refused)
+
+    def _handler(self, verb: bytes) -> Handler:
+        handler = self._verbs.get(verb)
+        if handler is None:
+            if verb in _OTHER_PROTOCOLS:
+                raise Disconnect(replies.NOT_SMTP, "another protocol's command")
+            raise Refused(replies.UNKNOWN_COMMAND)
+        return handler
 
     def _end(self, end: Disconnect) -> None:
         if end.reply is not None and end.reply.enhanced in ("4.7.0", "4.3.4"):
@@ -155,15 +166,15 @@ class Session:
 
     # --- greeting, TLS, login
 
-    def _ehlo(self, argument: bytes) -> Reply:
+    def _ehlo(self, argument: bytes) -> bytes:
         self._greet(argument)
         self._client.is_extended = True
-        return Reply(250, "", self._terms.greet(self._peer, self._wire.is_tls))
+        return Reply(250, "", self._terms.greet(self._peer, self._wire.is_tls)).to_wire()
 
-    def _helo(self, argument: bytes) -> Reply:
+    def _helo(self, argument: bytes) -> bytes:
         self._greet(argument)
         self._client.is_extended = False
-        return Reply(250, "", self._terms.hostname)
+        return Reply(250, "", self._terms.hostname).to_wire()
 
     def _greet(self, name: bytes) -> None:
         """RFC 5321 4.1.4: names are not verified; many clients give none that is a domain. Received writes safe ones only."""
@@ -180,7 +191,7 @@ class Session:
             raise Refused(replies.NO_TLS)
         if self._wire.is_tls:
             raise Refused(replies.TLS_ALREADY)
-        self._wire.say(replies.START_TLS)
+        self._wire.say_bytes(replies.START_TLS)
         self._shake_hands()
         self._submission.forget()
         self._client.name = ""  # RFC 3207 4.2: what was said in clear text is forgotten
@@ -196,7 +207,7 @@ class Session:
                 log.info("smtp.tls_failed client=%s why=%r", self._peer.address, end.why)
             raise
 
-    def _auth(self, argument: bytes) -> Reply:
+    def _auth(self, argument: bytes) -> bytes:
         if not self._client.is_extended or not self._client.name:
             raise Refused(replies.EHLO_FIRST)
         if self._client.login is not None:
@@ -228,7 +239,7 @@ class Session:
 
     # --- the rest
 
-    def _rset(self, argument: bytes) -> Reply:
+    def _rset(self, argument: bytes) -> bytes:
         if argument:
             raise Refused(replies.NO_PARAMETERS)
         self._submission.forget()

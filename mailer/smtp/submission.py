@@ -14,7 +14,6 @@ from mailer.events import Hub
 from mailer.mail.address import Address
 from mailer.mail.envelope import Options, new_message_id
 from mailer.mail.headers import Trace
-from mailer.mail.outcome import Reply
 from mailer.policy.auth import FailedLogins
 from mailer.policy.limits import RateLimiter
 from mailer.smtp import replies
@@ -63,7 +62,7 @@ class Submission:
         """The sender of the message under way, for the log: ``<>`` for the null sender, ``-`` for no message."""
         return "-" if self._transaction is None else self._transaction.mail.sender or "<>"
 
-    def mail(self, argument: bytes) -> Reply:
+    def mail(self, argument: bytes) -> bytes:
         if not self._client.name:
             raise Refused(replies.HELO_FIRST)
         if self._terms.require_auth and self._client.login is None:
@@ -79,7 +78,7 @@ class Submission:
         self._transaction = Transaction(mail, reservation)
         return replies.SENDER_OK
 
-    def rcpt(self, argument: bytes) -> Reply:
+    def rcpt(self, argument: bytes) -> bytes:
         transaction = self._transaction
         if transaction is None:
             raise Refused(replies.MAIL_FIRST)
@@ -88,7 +87,7 @@ class Submission:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return replies.RECIPIENT_OK
 
-    def data(self, argument: bytes) -> Reply:
+    def data(self, argument: bytes) -> bytes:
         """Raises Refused before anything of the message is read, MessageRefused after its end, Disconnect in between."""
         transaction = self._transaction
         if argument:
@@ -118,12 +117,12 @@ class Submission:
         if transaction is not None:
             transaction.reservation.release(self._services.clock())
 
-    def _receive(self, transaction: Transaction, message_id: str, writer: ContentWriter) -> Reply:
+    def _receive(self, transaction: Transaction, message_id: str, writer: ContentWriter) -> bytes:
         """Read the message and hand it over. Raises Refused and SpoolError after its end, Disconnect before it."""
         incoming = Incoming(self._terms.content, writer, self._trace(transaction, message_id))
         is_accepted = False
         try:
-            self._wire.say(replies.START_DATA)
+            self._wire.say_bytes(replies.START_DATA)
             for piece in self._wire.read_data():
                 incoming.take(piece)
             content = incoming.finish()
@@ -144,7 +143,7 @@ class Submission:
             content.size,
             self._client.peer.address,
         )
-        return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
+        return f"250 2.0.0 Ok: queued as {message_id}\r\n".encode()
 
     def _options(self, transaction: Transaction, has_long_lines: bool) -> Options:
         mail = transaction.mail

@@ -63,14 +63,15 @@ class Wire:
         self._start = 0  # what was received and not yet given out is _buffer[_start:_end]
         self._end = 0
         self._skips_line = False  # the rest of the line, up to its CRLF, was answered already
-        self._replies: list[bytes] = []
-        self._replies_bytes = 0
+        self._said = b""  # replies that wait to be sent
         self._lock = threading.Lock()  # guards _closed, and that nobody shuts down a descriptor that is being closed
         self._closed = False
         self.is_tls = False
         self.is_ending = False  # set by ``interrupt``; the session says 421 as soon as it can
         self._in_data = False
         self._has_dots = False  # a line of the content may begin with a stuffed dot
+        self._rate: DataRate | None = None  # of the message under way, once it has not come at one go
+        self._received_before = 0  # received_bytes when its DATA began
         self.received_bytes = 0
         self._tick = min(TICK_SECONDS, pace.idle_seconds) if pace.idle_seconds > 0 else TICK_SECONDS
         self._bound_waits()
@@ -85,20 +86,20 @@ class Wire:
         self.say_bytes(reply.to_wire())
 
     def say_bytes(self, wire: bytes) -> None:
-        self._replies.append(wire)
-        self._replies_bytes += len(wire)
-        if self._replies_bytes > PENDING_REPLIES_BYTES:
+        if not self._said:
+            self._said = wire
+            return
+        self._said += wire
+        if len(self._said) > PENDING_REPLIES_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Send what is queued."""
-        if not self._replies:
+        said, self._said = self._said, b""
+        if not said:
             return
-        data = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
-        self._replies.clear()
-        self._replies_bytes = 0
         try:
-            self._sock.sendall(data)
+            self._sock.sendall(said)
         except OSError as error:
             raise Disconnect(None, f"client takes no reply: {error}") from None
 
@@ -112,25 +113,33 @@ class Wire:
         A line with a bare LF is answered as soon as that is seen, since its sender may wait for the answer for ever;
         the rest, up to CRLF, still belongs to it and is dropped. So no line is ever taken for two.
         """
-        deadline = None
-        seen = 0  # of what is buffered: already searched
-        while (end := self._buffer.find(b"\r\n", self._start + seen, self._end)) < 0:
-            if self._start < self._end:
-                self._refuse_hopeless_line()
-            seen = max(0, self._end - self._start - 1)
-            if deadline is None:
-                deadline = self._deadline()
-            self._receive(deadline)
+        if self._start == self._end:
+            self._receive()
+        end = self._buffer.find(b"\r\n", self._start, self._end)
+        if end < 0:
+            end = self._await_end_of_line()
         line = bytes(self._view[self._start : end])
+        length = end - self._start
         self._start = end + 2
         if self._skips_line:
             self._skips_line = False
             return self.read_line(limit)
         if b"\n" in line or b"\r" in line or b"\0" in line:
             raise Refused(BARE_NEWLINE)
-        if len(line) > limit and (len(line) > AUTH_LINE_BYTES or line[:5].upper() != b"AUTH "):
+        if length > limit and (length > AUTH_LINE_BYTES or line[:5].upper() != b"AUTH "):
             raise Refused(LINE_TOO_LONG)
         return line
+
+    def _await_end_of_line(self) -> int:
+        """Where the CRLF stands of a line of which only a part has come. Raises Refused, Disconnect."""
+        deadline = self._deadline()
+        while True:
+            self._refuse_hopeless_line()
+            seen = max(0, self._end - self._start - 1)  # was searched already
+            self._receive(deadline)
+            end = self._buffer.find(b"\r\n", self._start + seen, self._end)
+            if end >= 0:
+                return end
 
     def _refuse_hopeless_line(self) -> None:
         """Deal with an unfinished line that is bad already: answer a bare LF, drop what exceeds the longest line."""
@@ -161,9 +170,12 @@ class Wire:
         """
         at_line_start = True  # the CRLF of the DATA line is the first of CRLF.CRLF (RFC 5321 4.1.1.4)
         seen = 0
-        rate = DataRate(self._pace.min_data_rate, self._clock(), self.received_bytes)
         self._in_data = True
         self._has_dots = False
+        self._rate = None
+        self._received_before = self.received_bytes
+        if self._start == self._end:
+            self._receive()
         while True:
             start = self._start
             end = self._find_end(at_line_start, seen)
@@ -172,7 +184,8 @@ class Wire:
                 if end > start:
                     yield self._take(start, end, at_line_start)
                 self._in_data = False
-                self._shrink()
+                if len(self._buffer) > FIRST_BUFFER_BYTES:
+                    self._shrink()
                 return
             if self._end - start >= LAST_BUFFER_BYTES:
                 cut = self._cut()
@@ -180,13 +193,16 @@ class Wire:
                 yield self._take(start, cut, at_line_start)
                 at_line_start = self._buffer[cut - 1] == 10 and self._buffer[cut - 2] == 13
             seen = max(0, self._end - self._start - 4)
-            self._receive(self._deadline(), rate)
+            now = self._clock()
+            self._check_rate(now, now)
+            self._receive()
 
     def _find_end(self, at_line_start: bool, seen: int) -> int:
         """Where the dot of the final CRLF.CRLF stands, or -1."""
-        if at_line_start and seen == 0 and self._buffer.startswith(b".\r\n", self._start, self._end):
-            return self._start
-        at = self._buffer.find(_DOT_AT_LINE_START, self._start + seen, self._end)
+        start = self._start
+        if at_line_start and seen == 0 and self._buffer[start] == 46 and self._buffer.startswith(b".\r\n", start, self._end):
+            return start
+        at = self._buffer.find(_DOT_AT_LINE_START, start + seen, self._end)
         if at < 0:
             return -1
         if not self._buffer.startswith(_END_OF_DATA, at, self._end):  # usual content has one such dot: the final one
@@ -252,28 +268,42 @@ class Wire:
     def _deadline(self) -> float:
         return self._clock() + self._pace.idle_seconds
 
-    def _receive(self, deadline: float, rate: DataRate | None = None) -> None:
-        """Wait for more input, until ``deadline`` or until ``rate`` says that it comes too slowly. Raises Disconnect."""
-        self.flush()
-        self._make_room()
+    def _receive(self, deadline: float | None = None) -> None:
+        """Wait for more input: until ``deadline``, else for the idle time from now on. Raises Disconnect.
+
+        The clock is read only once the kernel has waited in vain: most input comes sooner.
+        """
+        if self._said:
+            self.flush()
+        if self._start == self._end:
+            self._start = self._end = 0
+        else:
+            self._make_room()
         while True:
             try:
-                count = self._sock.recv_into(self._view[self._end :])
+                count = self._sock.recv_into(self._view[self._end :] if self._end else self._view)
                 break
             except TOO_LONG:
                 now = self._clock()
+                began = now - self._tick
+                if deadline is None:
+                    deadline = began + self._pace.idle_seconds
                 if now >= deadline:
                     raise Disconnect(IDLE, "idle for too long") from None
-                if rate is not None:
-                    rate.check(now, self.received_bytes)
+                if self._in_data:
+                    self._check_rate(now, began)
             except OSError as error:
                 raise Disconnect(None, f"connection lost: {error}") from None
         if count == 0:
             raise Disconnect(SHUTTING_DOWN if self.is_ending else None, "end of input")
         self._end += count
         self.received_bytes += count
-        if rate is not None:
-            rate.check(self._clock(), self.received_bytes)
+
+    def _check_rate(self, now: float, began: float) -> None:
+        """Judge how the message under way comes in, from ``began`` on if this is the first look at it."""
+        if self._rate is None:
+            self._rate = DataRate(self._pace.min_data_rate, began, self._received_before)
+        self._rate.check(now, self.received_bytes)
 
     def _make_room(self) -> None:
         """Leave at least one byte free: start anew, move down, or grow (to twice the last size, which no caller fills)."""
