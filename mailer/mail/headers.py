@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import time
 from dataclasses import dataclass
 
@@ -19,11 +20,11 @@ MAX_HEADER_BYTES = 1024 * 1024
 """A header block is held in memory whole; real ones are under 64 KiB, and beyond this it is an attack or an accident."""
 MAX_RECEIVED_FIELDS = 100  # RFC 5321 6.3: a loop is detected by counting, with a limit of 100 or more
 
-_FIELD_NAME_BYTES = bytes(set(range(33, 127)) - {ord(":")})  # RFC 5322 3.6.8 ftext
+_HEADER_LINE = re.compile(rb"(?:([!-9;-~]+)[ \t]*:|[ \t]).*\r\n")
+"""A field's name is of RFC 5322 3.6.8 ftext; 4.5: old mailers put a space before the colon. No name: a folded line."""
 _DROPPED = (b"bcc", b"resent-bcc")
-_COUNTED = (b"received", b"date", b"message-id")
-_PASSED = frozenset((b"from", b"to", b"cc", b"subject", b"mime-version", b"content-type", b"content-transfer-encoding"))
-"""Names that most messages hold: known to be names, and neither dropped nor counted."""
+_PASSED = frozenset((b"From", b"To", b"Cc", b"Subject", b"MIME-Version", b"Content-Type", b"Content-Transfer-Encoding"))
+"""Names that most messages hold, as they are mostly written, and that are neither dropped nor counted."""
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -116,49 +117,36 @@ class _Block:
     __slots__ = ("counts", "dropped", "end", "needs_empty_line")
 
     def __init__(self, content: bytes) -> None:
-        self.counts = dict.fromkeys(_COUNTED, 0)
+        self.counts = {b"received": 0, b"date": 0, b"message-id": 0}
         self.dropped: list[tuple[int, int]] = []
-        self.needs_empty_line = False
-        self.end = self._scan(content)
+        at = self._scan(content)
+        self.needs_empty_line = not content.startswith(b"\r\n", at) and (at < len(content) or at == 0)
+        if self.needs_empty_line and len(content) >= MAX_HEADER_BYTES and b"\r\n" not in content[at:]:
+            at = len(content) + 1  # what we were given ends within a header line, and is too large already
+        self.end = at
 
     def _scan(self, content: bytes) -> int:
+        """Go over the header lines; returns where the first line stands that is none."""
         at = 0
-        size = len(content)
         in_dropped = False
-        while at < size:
-            end = content.find(b"\r\n", at)
-            if end == at:
-                return at
-            if end < 0 and size >= MAX_HEADER_BYTES:
-                return size + 1  # what we were given ends within a header line, and is too large already
-            after = end + 2 if end > 0 else size
-            colon = content.find(b":", at, after)
-            if colon > 0 and content[at:colon].lower() in _PASSED:
-                in_dropped = False
-            elif content[at] in b" \t" and at > 0:  # a folded line belongs to the field above it (RFC 5322 2.2.3)
+        while (line := _HEADER_LINE.match(content, at)) is not None:
+            name = line[1]
+            if name is None:  # a folded line belongs to the field above it (RFC 5322 2.2.3)
+                if at == 0:
+                    break
                 if in_dropped:
-                    self.dropped[-1] = (self.dropped[-1][0], after)
+                    self.dropped.append(line.span())
+            elif name in _PASSED:
+                in_dropped = False
             else:
-                name = _field_name(content, at, colon)
-                if not name:
-                    self.needs_empty_line = True
-                    return at
+                name = name.lower()
                 in_dropped = name in _DROPPED
                 if in_dropped:
-                    self.dropped.append((at, after))
+                    self.dropped.append(line.span())
                 elif name in self.counts:
                     self.counts[name] += 1
-            at = after
-        self.needs_empty_line = size == 0
-        return size
-
-
-def _field_name(content: bytes, start: int, colon: int) -> bytes:
-    """The name of the field in the line with this first colon, in lower case; empty when the line is no header field."""
-    if colon < 0:
-        return b""
-    name = content[start:colon].rstrip(b" \t")  # RFC 5322 4.5: old mailers put a space before the colon
-    return b"" if name.translate(None, _FIELD_NAME_BYTES) else name.lower()
+            at = line.end()
+        return at
 
 
 def _received(trace: Trace, date: str) -> bytes:
