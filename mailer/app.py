@@ -81,10 +81,14 @@ class App:
 
     # its life
 
-    def start(self) -> None:
-        """Serve. Raises MailerError when that cannot be, and then nothing is left running."""
+    def start(self, before_serving: Callable[[], None] = lambda: None) -> None:
+        """Serve. Raises MailerError when that cannot be, and then nothing is left running.
+
+        ``before_serving`` is called when the spool is open, however long that took, and no port yet.
+        """
         with contextlib.ExitStack() as stack:
             self._parts = parts = _build(self._config, self, self._lines_dropped, stack)
+            before_serving()
             parts.start(self._config, self._listeners, stack)
             self._at_stop = stack.pop_all()
 

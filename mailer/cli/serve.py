@@ -101,8 +101,8 @@ class _Serving:
             self._unpacked.lock()
             self._unpacked.sweep_stale(time.time())
         process.preload()
-        self._app.start()
-        self._signals.install(*STOPPING)
+        # Mail may be accepted before all is started: from then on a request to stop must drain, not just end us.
+        self._app.start(before_serving=lambda: self._signals.install(*STOPPING))
         self._tell_ready()
 
     def wait(self) -> int:

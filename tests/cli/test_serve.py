@@ -54,6 +54,19 @@ def test_a_request_to_stop_drains_and_ends_with_0(tmp_path: Path, number: signal
             socket.create_connection(("127.0.0.1", port)).close()
 
 
+def test_a_request_to_stop_that_comes_as_soon_as_the_port_is_open_drains_too(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    failed = tmp_path / "data" / "emails" / "failed"
+    failed.mkdir(parents=True)
+    for number in range(2000):  # what hand-overs have left keeps it busy between opening the port and being ready
+        (failed / f".left{number}.json.tmp").touch()
+    with running("-config", str(config)) as program:
+        program.wait_for("smtp.listening")
+        assert not any(" ready " in line for line in program.lines)
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0, program.lines
+
+
 def test_what_is_in_flight_at_sigterm_is_finished(tmp_path: Path, stalled_upstream: Upstream) -> None:
     with busy(tmp_path, stalled_upstream) as program:
         program.signal(signal.SIGTERM)
