@@ -11,14 +11,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.torture.inject import InjectionError
 from tests.torture.program import ProgramError
 from tests.torture.report import Row, table
 from tests.torture.stage import ROOT, Plan, StoryError
-from tests.torture.trials import kill, points
+from tests.torture.trials import faults, kill, points, providers
 
 TRIALS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "kill": kill.run,
     "points": points.run,
+    "faults": faults.run,
+    "providers": providers.run,
 }
 QUICK_MINUTES, MINUTES, RUNS = 1.0, 10.0, 200
 EXIT_OK, EXIT_FAILED, EXIT_FAULT = 0, 1, 2
@@ -62,7 +65,7 @@ def _run(name: str, plan: Plan) -> list[Row]:
             print(f"{row.trial}: {row.cells()[-1]}", file=sys.stderr)
     except (ProgramError, StoryError) as error:
         rows.append(Row(name, 0, None, (str(error),)))
-    except OSError as error:
+    except (OSError, InjectionError) as error:
         rows.append(Row(name, 0, None, (f"{error!r} {traceback.format_exc(limit=-3)}",)))
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     return rows

@@ -1,0 +1,109 @@
+"""System calls that fail: no space, no such luck, no descriptor, at each call in turn, while it works and while it starts.
+
+While it works, strace is attached for as long as it takes the fault to come; the program must accept mail again after that.
+Then it is killed and started anew: what it answered 250 for must be on disk. While it starts, it may give up with an error,
+and the next start without faults must find everything.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.torture.inject import CALLS, ERRORS, Injection, InjectionError, calls_of_one_thread, find_strace, fired, prefix
+from tests.torture.program import START_SECONDS, Program, ProgramError
+from tests.torture.report import Row
+from tests.torture.sink import Mood
+from tests.torture.source import Load
+from tests.torture.stage import Plan, Stage
+
+POSITIONS = (*range(1, 13), 15, 20, 27, 40)
+QUICK_POSITIONS = (1, 3)
+STARTS, QUICK_STARTS = 6, 1
+"""How many positions, spread evenly over the calls of a start, are tried of each call and error."""
+FIRE_SECONDS = 1.0
+"""How long to wait for the n-th call: not every thread makes so many."""
+MOODS = (Mood.DEFERS_SOME, Mood.TAKES, Mood.DEFERS)
+POLL_SECONDS = 0.01
+_PAUSE = threading.Event()
+LOAD = Load(sessions=6, sizes=(1_000, 4_000, 4_000, 300_000))
+
+
+def run(plan: Plan) -> Iterator[Row]:
+    try:
+        find_strace()
+    except InjectionError as missing:
+        yield Row("failing system calls", 0, None, notes=(str(missing),))
+        return
+    for call in CALLS:
+        yield _while_it_works(plan, call)
+    for error in ERRORS:
+        yield _while_it_starts(plan, error)
+
+
+def _while_it_works(plan: Plan, call: str) -> Row:
+    runs = deaths = 0
+    positions = QUICK_POSITIONS if plan.is_quick else POSITIONS
+    with Stage(plan) as stage:
+        log = stage.folder / "strace.log"
+        with stage.load(LOAD):
+            for error in ERRORS:
+                stage.program.start()
+                for number, nth in enumerate(positions):
+                    stage.sink.mood = MOODS[number % len(MOODS)]
+                    with Injection(stage.program.worker_pid, log, call, error, nth) as injection:
+                        injection.wait_until_fired(FIRE_SECONDS)
+                    runs += fired(log)
+                    if stage.program.status is not None:
+                        deaths += 1
+                        stage.crashes += 1
+                        stage.program.start()
+                    stage.expect_promises(3)
+                stage.crash("group")
+            stage.program.start()
+            stage.expect_promises(1)
+        notes = (f"it ended {deaths} times and was started again",) if deaths else ()
+        return Row(f"{call} fails while it works", runs, stage.end_story(), notes=notes)
+
+
+def _while_it_starts(plan: Plan, error: str) -> Row:
+    """A start over a spool with mail in it, interrupted by a fault at many positions."""
+    runs = refusals = 0
+    with Stage(plan) as stage:
+        stage.sink.mood = Mood.DEFERS
+        log = stage.folder / "strace.log"
+        with stage.load(LOAD):
+            stage.program.start()
+            stage.expect_promises(30)
+        stage.crash("group")
+        for call in CALLS:
+            for nth in _positions(stage.program, log, call, QUICK_STARTS if plan.is_quick else STARTS):
+                log.unlink(missing_ok=True)
+                stage.program.launch(prefix(log, call, error, nth))
+                refusals += not _starts(stage.program)
+                runs += fired(log)
+                stage.program.end()
+        stage.program.start()
+        notes = (f"{refusals} starts ended with an error",) if refusals else ()
+        return Row(f"{error} while it starts", runs, stage.end_story(), notes=notes)
+
+
+def _positions(program: Program, log: Path, call: str, count: int) -> list[int]:
+    """Positions among the calls of a whole start."""
+    log.unlink(missing_ok=True)
+    program.start(prefix(log, call))
+    program.end()
+    calls = calls_of_one_thread(log)
+    return sorted({max(1, round(calls * (number + 1) / (count + 1))) for number in range(min(count, calls))})
+
+
+def _starts(program: Program) -> bool:
+    """Whether it comes to serve; False when it ended instead. Raises ProgramError when it does neither."""
+    deadline = time.monotonic() + START_SECONDS
+    while program.status is None and not program.serves():
+        if time.monotonic() > deadline:
+            raise ProgramError(f"a fault while it started left it hanging; {program.tail()}")
+        _PAUSE.wait(POLL_SECONDS)
+    return program.status is None
