@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailer.mail.address import Address, is_domain
 from mailer.mail.outcome import MailerError
@@ -41,8 +41,7 @@ class MailLoop(HeaderError):
     """There are over ``MAX_RECEIVED_FIELDS`` Received fields: the message goes round in circles."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """What Received says of how a message came (RFC 5321 4.4).
 
     ``client_name`` is what EHLO said, ``client_address`` the peer's IP address; ``protocol`` is ``"ESMTP"`` or one of
@@ -151,7 +150,7 @@ class _Block:
 
 def _received(trace: Trace, date: str) -> bytes:
     origin = _origin(trace.client_name, trace.client_address)
-    recipient = f"\r\n\tfor <{trace.recipient}>" if trace.recipient else ""
+    recipient = f"\r\n\tfor <{trace.recipient.text}>" if trace.recipient is not None else ""
     return (
         f"Received: from {origin}\r\n"
         f"\tby {_own_name(trace.hostname)} with {trace.protocol} id {trace.id}{recipient};\r\n"

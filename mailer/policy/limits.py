@@ -23,7 +23,7 @@ GLOBAL = "global"
 class Reservation:
     """Room for one message. ``keep`` it once the message is accepted, ``release`` it otherwise; the first call decides.
 
-    One session owns it, so it needs no lock.
+    One session owns it, so it needs no lock; one that holds nothing never changes, and is shared.
     """
 
     __slots__ = ("_names", "_windows")
@@ -33,10 +33,13 @@ class Reservation:
         self._names = names
 
     def keep(self) -> None:
-        self._names = ()
+        if self._names:
+            self._names = ()
 
     def release(self, now: float) -> None:
-        names, self._names = self._names, ()
+        names = self._names
+        if names:
+            self._names = ()
         for name in names:
             self._windows.give_back(name, 1, now)
 
@@ -51,6 +54,7 @@ class RateLimiter:
         self._windows = windows
         self._hub = hub
         self._config = config
+        self._uncounted = Reservation(windows, ())
 
     def __repr__(self) -> str:
         return f"RateLimiter(enabled={self._config.enabled})"
@@ -63,7 +67,7 @@ class RateLimiter:
         """Room for one message at Unix time ``now``; None when a limit is reached (logged and published here)."""
         config = self._config
         if not config.enabled:
-            return Reservation(self._windows, ())
+            return self._uncounted
         held: list[str] = []
         rules = [(GLOBAL, Limits(config.global_max_per_hour, config.global_max_per_day))]
         if sender:

@@ -75,8 +75,13 @@ class Incoming:
         self.received += len(piece)
         if self._fault is None:
             try:
-                self._check_size()
-                self._store(self._mend(piece))
+                if self.received > self._rules.max_bytes:
+                    raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
+                piece = self._mend(piece)
+                if self._is_stamped:
+                    self._writer.write(piece)
+                else:
+                    self._begin(piece)
             except Refused as refused:
                 self._refuse(refused)
             except SpoolError as error:
@@ -101,21 +106,17 @@ class Incoming:
         self._head = b""
         self._writer.discard()
 
-    def _check_size(self) -> None:
-        if self.received > self._rules.max_bytes:
-            raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
-
     def _mend(self, piece: bytes) -> bytes:
         """The piece with CRLF alone for newlines. A piece never parts CR from LF, so each can be judged alone."""
         if b"\0" in piece:  # RFC 5321 4.5.2 lets us refuse what RFC 5322 4 forbids; C programs downstream cut there
             raise Refused(CONTENT_NUL)
-        newlines = piece.count(b"\r\n")
-        if piece.count(b"\n") != newlines or piece.count(b"\r") != newlines:
+        bare = piece.replace(b"\r\n", b"")  # half the time of counting three times
+        if b"\n" in bare or b"\r" in bare:
             if self._rules.reject_bare_newlines:
                 raise Refused(CONTENT_BARE_NEWLINE)
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
         limit = min(RELAYED_LINE_BYTES, self._rules.max_line_bytes)
-        if self._line_bytes or len(piece) > limit or not piece.endswith(b"\n"):
+        if self._line_bytes or len(piece) > limit or piece[-1:] != b"\n":
             self._measure_lines(piece, limit)
         return piece
 
@@ -129,17 +130,15 @@ class Incoming:
                     break
                 at = newline + 1
             else:
-                if piece.endswith(b"\n"):
+                if piece[-1:] == b"\n":
                     return
         longest, self._line_bytes = _longest_line(piece, at, self._line_bytes)
         self.has_long_lines = self.has_long_lines or longest > RELAYED_LINE_BYTES
         if longest > self._rules.max_line_bytes:
             raise Refused(CONTENT_LINE_TOO_LONG, f"over {self._rules.max_line_bytes} bytes")
 
-    def _store(self, piece: bytes) -> None:
-        if self._is_stamped:
-            self._writer.write(piece)
-            return
+    def _begin(self, piece: bytes) -> None:
+        """Hold back what comes until the header block is complete."""
         head = self._head + piece if self._head else piece
         if headers.is_complete(head) or len(head) >= headers.MAX_HEADER_BYTES:
             self._stamp(head)

@@ -21,6 +21,8 @@ from mailer.smtp.replies import (
 )
 
 MAX_SIZE_DIGITS = 20  # RFC 1870 3
+REMEMBERED = 1024
+"""Commands that are remembered, since applications write from and to the same few; refused ones are not. At most 2 MiB."""
 _BODIES = {"7BIT": "7BIT", "8BITMIME": "8BITMIME"}
 
 
@@ -36,6 +38,12 @@ class MailFrom:
 
 def parse_mail(argument: bytes, is_extended: bool) -> MailFrom:
     """``FROM:<address> parameters``. Raises Refused. ``is_extended``: the client said EHLO, so parameters are known."""
+    if argument[-1:] == b">":  # no parameters: with SIZE each is another, and not worth remembering
+        return _remembered_mail(argument, is_extended)
+    return _mail(argument, is_extended)
+
+
+def _mail(argument: bytes, is_extended: bool) -> MailFrom:
     path, rest = _split(argument, b"FROM:")
     if path is None:
         raise Refused(MAIL_SYNTAX)
@@ -45,6 +53,12 @@ def parse_mail(argument: bytes, is_extended: bool) -> MailFrom:
     return MailFrom(_address(path, smtputf8) if path else NULL_SENDER, size, body, smtputf8)
 
 
+@functools.lru_cache(REMEMBERED)
+def _remembered_mail(argument: bytes, is_extended: bool) -> MailFrom:
+    return _mail(argument, is_extended)
+
+
+@functools.lru_cache(REMEMBERED)
 def parse_rcpt(argument: bytes, smtputf8: bool, hostname: str) -> Address:
     """``TO:<address>``, without parameters since none is offered. Raises Refused.
 
@@ -55,7 +69,7 @@ def parse_rcpt(argument: bytes, smtputf8: bool, hostname: str) -> Address:
         raise Refused(RCPT_SYNTAX)
     if path.lower() == b"postmaster":
         path += b"@" + hostname.encode()
-    address = _address(path, smtputf8)
+    address = _parse(path, smtputf8)
     if rest:
         raise Refused(UNKNOWN_PARAMETER)
     return address
@@ -76,9 +90,12 @@ def _split(argument: bytes, keyword: bytes) -> tuple[bytes | None, bytes]:
     return path[1:end], rest.strip(b" ")
 
 
-@functools.lru_cache(1024)
+@functools.lru_cache(REMEMBERED)
 def _address(path: bytes, smtputf8: bool) -> Address:
-    """Remembered, since applications write from and to the same few. What is refused is not kept, so an entry is small."""
+    return _parse(path, smtputf8)
+
+
+def _parse(path: bytes, smtputf8: bool) -> Address:
     try:
         return Address.parse(path.decode(), smtputf8)
     except UnicodeDecodeError:

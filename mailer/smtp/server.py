@@ -86,12 +86,14 @@ class SmtpServer:
     @property
     def port(self) -> int:
         """The port listened on, 0 before ``start``."""
-        return self._listeners[0].port if self._listeners else 0
+        listeners = self._listeners  # replaced whole when the ports are closed
+        return listeners[0].port if listeners else 0
 
     @property
     def implicit_port(self) -> int:
         """The port for TLS from the first byte, 0 when there is none."""
-        return self._implicit_listeners[0].port if self._implicit_listeners else 0
+        listeners = self._implicit_listeners
+        return listeners[0].port if listeners else 0
 
     @property
     def sessions(self) -> int:

@@ -18,7 +18,7 @@ from mailer.policy.auth import FailedLogins
 from mailer.policy.limits import RateLimiter
 from mailer.smtp import replies
 from mailer.smtp.message import Incoming, Intake, reply_to
-from mailer.smtp.parameters import parse_mail, parse_rcpt
+from mailer.smtp.parameters import MailFrom, parse_mail, parse_rcpt
 from mailer.smtp.replies import MessageRefused, Refused
 from mailer.smtp.terms import Client, Terms
 from mailer.smtp.transaction import Transaction
@@ -96,20 +96,20 @@ class Submission:
             raise Refused(replies.MAIL_FIRST)
         if not transaction.has_recipients:
             raise Refused(replies.NO_RECIPIENTS)
-        message_id = new_message_id(self._services.clock())
+        trace = self._trace(transaction)
         try:
-            writer = self._services.intake.new_content(message_id)
+            writer = self._services.intake.new_content(trace.id)
         except SpoolError as error:
             raise Refused(reply_to(error), str(error)) from None
         try:
-            reply = self._receive(transaction, message_id, writer)
+            self._receive(transaction, trace, writer)
         except Refused as refused:
             raise MessageRefused(refused.reply, refused.why) from None
         except SpoolError as error:
             raise MessageRefused(reply_to(error), str(error)) from None
         transaction.reservation.keep()
         self._transaction = None
-        return reply
+        return b"250 2.0.0 Ok: queued as %b\r\n" % trace.id.encode()
 
     def forget(self) -> None:
         """End the message under way, if there is one, and give back the room held for it."""
@@ -117,18 +117,17 @@ class Submission:
         if transaction is not None:
             transaction.reservation.release(self._services.clock())
 
-    def _receive(self, transaction: Transaction, message_id: str, writer: ContentWriter) -> bytes:
+    def _receive(self, transaction: Transaction, trace: Trace, writer: ContentWriter) -> None:
         """Read the message and hand it over. Raises Refused and SpoolError after its end, Disconnect before it."""
-        incoming = Incoming(self._terms.content, writer, self._trace(transaction, message_id))
+        incoming = Incoming(self._terms.content, writer, trace)
         is_accepted = False
         try:
             self._wire.say_bytes(replies.START_DATA)
             for piece in self._wire.read_data():
                 incoming.take(piece)
             content = incoming.finish()
-            envelope = transaction.envelope(
-                message_id, content.size, self._services.clock(), self._options(transaction, incoming.has_long_lines)
-            )
+            options = self._options(transaction.mail, incoming.has_long_lines)
+            envelope = transaction.envelope(trace.id, content.size, self._services.clock(), options)
             self._services.intake.accept(envelope, content)
             is_accepted = True
         finally:
@@ -137,34 +136,23 @@ class Submission:
         recipients = envelope.recipients
         log.info(
             "smtp.accepted id=%s from=%s to=%s size=%d client=%s",
-            message_id,
-            envelope.sender or "<>",
+            trace.id,
+            envelope.sender if envelope.sender.text else "<>",
             recipients[0].address if len(recipients) == 1 else len(recipients),
-            content.size,
+            envelope.size,
             self._client.peer.address,
         )
-        return f"250 2.0.0 Ok: queued as {message_id}\r\n".encode()
 
-    def _options(self, transaction: Transaction, has_long_lines: bool) -> Options:
-        mail = transaction.mail
-        return Options(
-            mail.body,
-            mail.smtputf8,
-            has_long_lines,
-            client=self._client.peer.address,
-            login=self._client.login or "",
-        )
+    def _options(self, mail: MailFrom, has_long_lines: bool) -> Options:
+        client = self._client
+        return Options(mail.body, mail.smtputf8, has_long_lines, client=client.peer.address, login=client.login or "")
 
-    def _trace(self, transaction: Transaction, message_id: str) -> Trace:
-        return Trace(
-            id=message_id,
-            hostname=self._terms.hostname,
-            client_name=self._client.name,
-            client_address=self._client.peer.address,
-            protocol=self._protocol(transaction.mail.smtputf8),
-            recipient=transaction.only_recipient,
-            at=self._services.clock(),
-        )
+    def _trace(self, transaction: Transaction) -> Trace:
+        """What Received will say of the message that begins now, with the id that it goes by from here on."""
+        client, now = self._client, self._services.clock()
+        protocol = self._protocol(transaction.mail.smtputf8)
+        recipient = transaction.only_recipient
+        return Trace(new_message_id(now), self._terms.hostname, client.name, client.peer.address, protocol, recipient, now)
 
     def _protocol(self, smtputf8: bool) -> str:
         """The WITH protocol type of RFC 3848 and RFC 6531 4.3."""

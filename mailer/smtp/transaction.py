@@ -31,18 +31,22 @@ class Transaction:
     @property
     def only_recipient(self) -> Address | None:
         """The recipient where there is exactly one: no trace of a message may name others to it."""
-        return next(iter(self._recipients.values())) if len(self._recipients) == 1 else None
+        if len(self._recipients) != 1:
+            return None
+        [recipient] = self._recipients.values()
+        return recipient
 
     def add(self, recipient: Address, limit: int) -> bool:
         """Note a recipient; False when there are ``limit`` others already. Domains compare without letter case."""
+        recipients = self._recipients
         key = (recipient.local_part, recipient.domain_key)
-        if key not in self._recipients:
-            if len(self._recipients) >= limit:
+        if key not in recipients:
+            if len(recipients) >= limit:
                 return False
-            self._recipients[key] = recipient
+            recipients[key] = recipient
         return True
 
     def envelope(self, message_id: str, size: int, at: float, options: Options) -> Envelope:
         """The envelope of the finished message, accepted at Unix time ``at``."""
-        recipients = tuple(Recipient(index, address, updated_at=at) for index, address in enumerate(self._recipients.values()))
-        return Envelope(message_id, self.mail.sender, recipients, size, at, options)
+        recipients = [Recipient(index, address, updated_at=at) for index, address in enumerate(self._recipients.values())]
+        return Envelope(message_id, self.mail.sender, tuple(recipients), size, at, options)

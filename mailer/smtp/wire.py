@@ -64,7 +64,8 @@ class Wire:
         self._end = 0
         self._skips_line = False  # the rest of the line, up to its CRLF, was answered already
         self._said = b""  # replies that wait to be sent
-        self._lock = threading.Lock()  # guards _closed, and that nobody shuts down a descriptor that is being closed
+        # Guards _closed, is_ending and the end of _in_data, and that nobody shuts down a descriptor that is being closed.
+        self._lock = threading.Lock()
         self._closed = False
         self.is_tls = False
         self.is_ending = False  # set by ``interrupt``; the session says 421 as soon as it can
@@ -183,7 +184,8 @@ class Wire:
                 self._start = end + 3
                 if end > start:
                     yield self._take(start, end, at_line_start)
-                self._in_data = False
+                with self._lock:
+                    self._in_data = False
                 if len(self._buffer) > FIRST_BUFFER_BYTES:
                     self._shrink()
                 return
@@ -334,11 +336,13 @@ class Wire:
     def interrupt(self) -> None:
         """Ask the session to end: its wait for a command is over at once; a message may come to its end.
 
-        Any thread may call this. The order matters, here and in ``read_data``: a session that enters DATA at this very
-        moment is cut off in it, which loses nothing, but none goes on to wait for a command.
+        Any thread may call this. A session that has left DATA before this is cut off in its wait; one that leaves it later
+        sees ``is_ending`` before it waits. One that enters DATA at this very moment is cut off in it, which loses nothing.
         """
-        self.is_ending = True
-        if not self._in_data:
+        with self._lock:
+            self.is_ending = True
+            is_in_data = self._in_data
+        if not is_in_data:
             self._shut(socket.SHUT_RD)
 
     def abort(self) -> None:
