@@ -10,7 +10,7 @@ import enum
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mailer.mail.content import Render
@@ -21,6 +21,7 @@ MAX_REPLY_TEXT_CHARS = 1000
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 _ENHANCED_CODE = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.ASCII)  # class.subject.detail (RFC 3463 2)
+_ENHANCED_AT_START = re.compile(rf"({_ENHANCED_CODE.pattern})(?: |\Z)", re.ASCII)
 
 
 class MailerError(Exception):
@@ -45,9 +46,9 @@ class Reply:
         if not text.isprintable():
             text = _UNPRINTABLE.sub(" ", text)
         text = text.strip()
-        head, _, rest = text.partition(" ")
-        if is_enhanced_code(head) and head[0] == str(code)[:1]:
-            return cls(code, head, rest)
+        enhanced = _ENHANCED_AT_START.match(text)
+        if enhanced is not None and text[0] == str(code)[:1]:
+            return cls(code, enhanced[1], text[enhanced.end() :])
         return cls(code, "", text)
 
     @property
@@ -94,9 +95,11 @@ class Stage(enum.Enum):
     RCPT = "rcpt"
     DATA = "data"  # the reply to DATA, and the reply after the final dot
 
+    def __str__(self) -> str:
+        return str(self._value_)
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+
+class Verdict(NamedTuple):
     """What one attempt meant for one recipient.
 
     ``reply`` is the server's, or one of ours for faults without a reply (451 4.4.1 "connection refused").
@@ -111,11 +114,10 @@ class Verdict:
 
     @property
     def is_delivered(self) -> bool:
-        return self.stage is Stage.DATA and self.reply.is_success
+        return self.stage is Stage.DATA and 200 <= self.reply.code <= 299
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One batch for one way: an envelope, those of its recipients that this attempt is for, and the content.
 
     ``render`` makes the bytes in the form the peer can take (``mail.content.Render``); it is called once the peer's

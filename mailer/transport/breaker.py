@@ -23,73 +23,67 @@ class Breaker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all below
-        self._state = CLOSED
-        self._faults = 0
+        self.state = CLOSED  # may be read without the lock
+        self.faults = 0  # in a row; may be read without the lock
         self._open_seconds = 0.0  # of the present or last opening; 0 after a success
         self._until = 0.0  # OPEN: when a probe may go; PROBING: when it is taken for lost
 
     def __repr__(self) -> str:
-        return f"Breaker({self._state}, faults={self._faults}, until={self._until:.0f})"
-
-    @property
-    def state(self) -> str:
-        return self._state
+        return f"Breaker({self.state}, faults={self.faults}, until={self._until:.0f})"
 
     def admit(self, now: float) -> tuple[bool, str | None]:
         """Whether a message may try, and ``"probing"`` if it is the probe: then ``fault``, ``success`` or ``release``
         must follow."""
-        if self._state == CLOSED:
+        if self.state == CLOSED:
             return True, None  # the usual case, without the lock: whoever asks as it opens came before
         with self._lock:
-            if self._state == CLOSED:
+            if self.state == CLOSED:
                 return True, None
             if self._wait(now) > 0:
                 return False, None
-            self._state = PROBING
+            self.state = PROBING
             self._until = now + PROBE_LOST_SECONDS
             return True, PROBING
 
     def release(self, now: float) -> None:
         """The probe did not take place: the next message may be it."""
         with self._lock:
-            if self._state == PROBING:
-                self._state = OPEN
+            if self.state == PROBING:
+                self.state = OPEN
                 self._until = now
 
     def fault(self, now: float) -> str | None:
         """A fault of connection, TLS, login or 421. While open it says nothing new: a conversation begun before."""
         with self._lock:
-            self._faults += 1
-            if self._state == OPEN or (self._state == CLOSED and self._faults < FAULTS_TO_OPEN):
+            self.faults += 1
+            if self.state == OPEN or (self.state == CLOSED and self.faults < FAULTS_TO_OPEN):
                 return None
-            self._state = OPEN
+            self.state = OPEN
             self._open_seconds = min(self._open_seconds * 2 or FIRST_OPEN_SECONDS, LONGEST_OPEN_SECONDS)
             self._until = now + self._open_seconds
             return OPEN
 
     def success(self) -> str | None:
         """A conversation got past login."""
-        if self._faults == 0 and self._state == CLOSED:
-            return None  # the usual case, without the lock: a fault noted at this moment counts as the later one
         with self._lock:
-            was_closed = self._state == CLOSED
-            self._state = CLOSED
-            self._faults = 0
+            was_closed = self.state == CLOSED
+            self.state = CLOSED
+            self.faults = 0
             self._open_seconds = 0.0
             return None if was_closed else CLOSED
 
     def open_at(self, now: float) -> float:
         """``now`` when a message may try, else the time to look again."""
-        if self._state == CLOSED:
+        if self.state == CLOSED:
             return now  # as in ``admit``
         with self._lock:
-            if self._state == CLOSED:
+            if self.state == CLOSED:
                 return now
             wait = self._wait(now)
-            return now + (min(wait, PROBE_RECHECK_SECONDS) if self._state == PROBING else wait)
+            return now + (min(wait, PROBE_RECHECK_SECONDS) if self.state == PROBING else wait)
 
     def _wait(self, now: float) -> float:
         """Seconds until the next probe; never more than was meant, though the clock be set back."""
-        longest = self._open_seconds if self._state == OPEN else PROBE_LOST_SECONDS
+        longest = self._open_seconds if self.state == OPEN else PROBE_LOST_SECONDS
         self._until = min(self._until, now + longest)
         return max(0.0, self._until - now)

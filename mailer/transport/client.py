@@ -47,8 +47,11 @@ class Conversation(smtplib.SMTP):
         self.needs_reset = False
         self.sent = 0
         self.idle_since = 0.0
-        self._step_ends = math.inf
+        self._step_ends = 0.0  # monotonic; 0: the next wait begins a step
         self._bound = 0.0  # the time-out that the socket was told last
+        self._poll: select.poll | None = None  # of ``sock``, made when first needed
+        self._said: tuple[int, bytes] = (0, b"")
+        self._reply = Reply(0, "", "")  # what ``_said`` is as a value
         self._replies = ReplyReader(self._receive)
 
     def __repr__(self) -> str:
@@ -62,7 +65,7 @@ class Conversation(smtplib.SMTP):
         self.stage = Stage.CONNECT
         self.tls = ""
         self._replies = ReplyReader(self._receive)
-        self._begin_step()
+        self._step_ends = 0.0
         error: OSError = OSError("host has no address")
         for position, (family, address) in enumerate(addresses):
             share = self._remaining() / (len(addresses) - position)
@@ -75,8 +78,7 @@ class Conversation(smtplib.SMTP):
                 error = refused
                 continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # every write of ours waits for an answer
-            self.sock = connection
-            self._bound = 0.0
+            self._use(connection)
             return
         raise error
 
@@ -103,7 +105,7 @@ class Conversation(smtplib.SMTP):
         code, text = self.docmd("STARTTLS")
         if code != 220:
             raise Fault(received(code, text))
-        if self._replies.has_unread:
+        if self.has_unread:
             # RFC 3207 4.2 and CVE-2011-0411: what was injected before the handshake must not count as said within it.
             raise nonsense("data before the TLS handshake")
         self.wrap(context, host)
@@ -111,14 +113,19 @@ class Conversation(smtplib.SMTP):
     def wrap(self, context: ssl.SSLContext, host: str) -> None:
         """The TLS handshake, with the certificate checked against ``host``: a name or an address."""
         self.stage = Stage.TLS
-        connection = self._open_socket()
-        self._begin_step()
-        connection.settimeout(self._remaining())
-        wrapped = context.wrap_socket(connection, server_hostname=host)
-        self.sock = wrapped
-        self._bound = 0.0
+        if self.sock is None:
+            raise lost("connection is closed")
+        self._step_ends = 0.0
+        self.sock.settimeout(self._remaining())
+        wrapped = context.wrap_socket(self.sock, server_hostname=host)
+        self._use(wrapped)
         self.tls = wrapped.version() or "TLS"
         self._replies = ReplyReader(self._receive)
+
+    def _use(self, connection: socket.socket) -> None:
+        self.sock = connection
+        self._bound = 0.0
+        self._poll = None
 
     # the wire
 
@@ -127,7 +134,7 @@ class Conversation(smtplib.SMTP):
         data = s.encode() if isinstance(s, str) else s
         if not isinstance(data, bytes):
             raise TypeError(f"cannot send {type(data).__name__}")
-        self._begin_step()
+        self._step_ends = 0.0
         sent = self._send_some(data)
         if sent == len(data):
             return
@@ -137,8 +144,15 @@ class Conversation(smtplib.SMTP):
 
     def getreply(self) -> tuple[int, bytes]:
         """The next reply: code and text. It is a step of its own: it must be complete within ``timeout``."""
-        self._begin_step()
+        self._step_ends = 0.0
         return self._replies.read()
+
+    def reply_of(self, code: int, text: bytes) -> Reply:
+        """A reply as a value. The last one is remembered: most servers say the same words for each message."""
+        said = code, text
+        if said != self._said:
+            self._said, self._reply = said, received(code, text)
+        return self._reply
 
     def late_reply(self) -> Reply | None:
         """A refusal that arrived before the connection broke under our writing, or None."""
@@ -152,16 +166,17 @@ class Conversation(smtplib.SMTP):
     @property
     def has_unread(self) -> bool:
         """Whether the server has said more than it was asked."""
-        return self._replies.has_unread
+        return bool(self._replies.unread)
 
     @property
     def is_stale(self) -> bool:
         """Whether an idle connection cannot be used: it is readable, so the server closed it or said 421."""
-        if self.sock is None or self.has_unread:
+        if self.sock is None or self._replies.unread:
             return True
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.sock, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def leave(self) -> None:
         """QUIT, wait a moment for its reply (RFC 5321 4.1.1.10), and close."""
@@ -185,24 +200,23 @@ class Conversation(smtplib.SMTP):
 
     def _patient_socket(self) -> socket.socket:
         """The socket, which waits no longer than the step has left. Raises TimeoutError when that is nothing."""
-        connection = self._open_socket()
+        connection = self.sock
+        if connection is None:
+            raise lost("connection is closed")
         remaining = self._remaining()
         if not self._bound - STEP_SECONDS < remaining <= self._bound:
             self._bound = rounded(remaining)
             bound_waits(connection, self._bound)
         return connection
 
-    def _open_socket(self) -> socket.socket:
-        if self.sock is None:
-            raise lost("connection is closed")
-        return self.sock
-
-    def _begin_step(self) -> None:
-        ends = time.monotonic() + self.timeout
-        self._step_ends = ends if ends < self.deadline else self.deadline
-
     def _remaining(self) -> float:
-        remaining = self._step_ends - time.monotonic()
+        """Seconds that the step has left; the first time that they are asked for, it begins."""
+        now = time.monotonic()
+        ends = self._step_ends
+        if not ends:
+            ends = now + self.timeout
+            self._step_ends = ends = ends if ends < self.deadline else self.deadline
+        remaining = ends - now
         if remaining <= 0:
             raise TimeoutError
         return remaining

@@ -34,6 +34,8 @@ def is_8bit(options: Options, content: Content) -> bool:
         return True
     if options.body == "7BIT":
         return False
+    if isinstance(content, MemoryContent):
+        return len(content.data) > LOOKED_AT_BYTES or not content.data.isascii()
     return content.size > LOOKED_AT_BYTES or not all(map(bytes.isascii, readable(content)))
 
 

@@ -1,8 +1,7 @@
 """One provider as a way for mail: admission (breaker, named delay, quota), one attempt at a time, one log line each.
 
-Any number of threads may call it. Breaker, pool and windows have locks of their own; ``_lock`` guards the delay and the
-time of the last delivery. No lock is held while a peer is talked to or a callback runs. ``deliver`` never raises for
-what a server says or does.
+Any number of threads may call it. Breaker, pool and windows have locks of their own; ``_lock`` guards the delay. No lock
+is held while a peer is talked to or a callback runs. ``deliver`` never raises for what a server says or does.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from mailer.config.schema import ProviderConfig
 from mailer.events import BreakerChanged, Hub, ProviderStatus
@@ -36,8 +36,7 @@ _CLOSES_PROVIDER = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
 CHECK_STEPS = 3  # a login check may take three times the time-out of a step in all
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """What ``Provider.admit`` grants: so many recipients, now; or none until ``closed_until`` (Unix time) and ``why``:
     ``"breaker"``, ``"quota"`` or ``"delay"``. ``is_probe``: this attempt decides over an open breaker."""
 
@@ -47,6 +46,9 @@ class Admission:
     is_probe: bool = False
 
 
+_ONE = Admission(1)  # what nearly every attempt is granted
+
+
 class Provider:
     """A Transport. ``on_breaker_closed`` is called with the provider's name, from the thread that closed it."""
 
@@ -54,6 +56,7 @@ class Provider:
         self, config: ProviderConfig, hostname: str, windows: Windows, hub: Hub, surroundings: Surroundings | None = None
     ) -> None:
         self.config = config
+        self.name = config.name
         self.on_breaker_closed: Callable[[str], None] | None = None
         surroundings = surroundings or Surroundings()
         self._clock = surroundings.clock
@@ -67,21 +70,13 @@ class Provider:
         self._rewriter = Rewriter.of(config)
         self._pool = Pool(config.max_connections)
         self._breaker = Breaker()
+        self.last_delivered_at: float | None = None  # written without a lock: the last one wins, and any is right
         self._lock = threading.Lock()  # guards all below
         self._delayed_until = 0.0
         self._delay_seconds = 0.0
-        self._last_delivered_at: float | None = None
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self._breaker!r}, {self._pool!r})"
-
-    @property
-    def name(self) -> str:
-        return self.config.name
-
-    @property
-    def last_delivered_at(self) -> float | None:
-        return self._last_delivered_at
 
     @property
     def is_broken(self) -> bool:
@@ -97,7 +92,7 @@ class Provider:
         ``forced`` (an expiring message's last chance) passes an open breaker and a delay, never the quota.
         """
         is_probe = False
-        if not forced:
+        if not forced and not (self._breaker.state == breaker.CLOSED and not self._delayed_until):
             delayed_until = self._delay(now)
             if delayed_until > now:
                 return Admission(0, delayed_until, "delay")
@@ -112,23 +107,21 @@ class Provider:
             return Admission(0, self._windows.free_at(self._window, self._limits, now), "quota")
         if is_probe:
             self._hub.publish(BreakerChanged(self.name, breaker.PROBING))
-        return Admission(granted, is_probe=is_probe)
+        return Admission(granted, is_probe=is_probe) if is_probe or granted != 1 else _ONE
 
     def release(self, admission: Admission, now: float) -> None:
         """What was admitted did not take place."""
-        self._give_back(admission.granted, now)
+        if self._is_counted:
+            self._windows.give_back(self._window, admission.granted, now)
         if admission.is_probe:
             self._breaker.release(now)
 
     def open_at(self, now: float) -> float:
         """``now`` when a message may be tried, else the Unix time to look again; reserves nothing."""
+        if self._breaker.state == breaker.CLOSED and not self._delayed_until and not self._is_counted:
+            return now
         open_at = max(self._delay(now), self._breaker.open_at(now))
         return max(open_at, self._windows.free_at(self._window, self._limits, now)) if self._is_counted else open_at
-
-    def _give_back(self, recipients: int, now: float) -> None:
-        """What was taken of the quota and not used."""
-        if self._is_counted:
-            self._windows.give_back(self._window, recipients, now)
 
     def _delay(self, now: float) -> float:
         """Until when a named delay keeps the provider closed; never longer than named, though the clock be set back."""
@@ -156,13 +149,12 @@ class Provider:
         self._pool.end(conversation, now)
         delivered = self._note_use(delivery, outcome, now)
         self._note_health(outcome, now)
-        if log.isEnabledFor(logging.INFO):
-            log.info(
-                "delivery.attempt id=%s provider=%s recipients=%d delivered=%d reply=%r stage=%s seconds=%.3f "
-                "connection=%s tls=%s",
-                delivery.envelope.id, self.name, len(delivery.recipients), delivered, str(outcome.reply), outcome.stage.value,
-                time.monotonic() - started, "kept" if conversation is kept else "new", conversation.tls or "none",
-            )  # fmt: skip
+        log.info(
+            "delivery.attempt id=%s provider=%s recipients=%d delivered=%d reply=%r stage=%s seconds=%.3f "
+            "connection=%s tls=%s",
+            delivery.envelope.id, self.name, len(delivery.recipients), delivered, str(outcome.reply), outcome.stage,
+            time.monotonic() - started, "kept" if conversation is kept else "new", conversation.tls or "none",
+        )  # fmt: skip
         return outcome.verdicts
 
     def _try(self, delivery: Delivery, kept: Conversation | None) -> tuple[Outcome, Conversation]:
@@ -170,7 +162,7 @@ class Provider:
         sender = delivery.envelope.sender
         if self._rewriter is not None:
             sender = self._rewriter.sender(sender)
-            delivery = replace(delivery, render=self._rewriter.render(delivery.render))
+            delivery = delivery._replace(render=self._rewriter.render(delivery.render))
         if kept is not None:
             outcome = Transaction(kept, delivery, sender).run()
             if not outcome.is_stale:
@@ -190,23 +182,24 @@ class Provider:
         for verdict in outcome.verdicts.values():
             if verdict.is_delivered:
                 delivered += 1
-            elif verdict.in_doubt:
-                in_doubt += 1
+                continue
+            in_doubt += verdict.in_doubt
             if verdict.closed_for_seconds and verdict.stage in _CLOSES_PROVIDER:
                 delay = max(delay, verdict.closed_for_seconds)
-        self._give_back(len(delivery.recipients) - delivered - in_doubt, now)
-        with self._lock:
-            if delivered:
-                self._last_delivered_at = now
-            if delay:
-                self._delayed_until, self._delay_seconds = now + delay, delay
+        if self._is_counted:
+            self._windows.give_back(self._window, len(delivery.recipients) - delivered - in_doubt, now)
+        if delivered:
+            self.last_delivered_at = now
         if delay:
+            with self._lock:
+                self._delayed_until, self._delay_seconds = now + delay, delay
             log.warning("provider.delay name=%s seconds=%.0f reply=%r", self.name, delay, str(outcome.reply))
         return delivered
 
     def _note_health(self, outcome: Outcome, now: float) -> None:
         if not outcome.is_fault:
-            self._tell(self._breaker.success())
+            if self._breaker.faults or self._breaker.state != breaker.CLOSED:
+                self._tell(self._breaker.success())  # else a fault noted at this moment counts as the later one
             return
         change = self._breaker.fault(now)
         if change is not None:
@@ -262,7 +255,7 @@ class Provider:
             connections=self._pool.connections,
             hour_used=hour_used,
             day_used=day_used,
-            last_delivered_at=self._last_delivered_at,
+            last_delivered_at=self.last_delivered_at,
         )
 
     def tend(self, now: float) -> None:

@@ -7,17 +7,17 @@ recipient gets a verdict, faults included.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailer.mail.address import Address
-from mailer.mail.content import Content
+from mailer.mail.content import Content, MemoryContent
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Delivery, MailerError, Reply, Stage, Verdict
 from mailer.transport.client import Conversation, received
 from mailer.transport.delay import named_delay
 from mailer.transport.faults import FOREIGN, ContentUnreadable, Fault, is_lost, nonsense, reply_for
 from mailer.transport.needs import has_utf8_header, is_8bit, readable
-from mailer.transport.wire import stuffed
+from mailer.transport.wire import stuffed, stuffed_whole
 
 GROUP_RECIPIENTS = 100
 """RCPT commands in one write. RFC 2920 3.1: a client must not deadlock against a server that stops reading until its
@@ -28,8 +28,7 @@ _NO_RECIPIENTS = Reply(451, "4.3.0", "no recipients")
 _NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a conversation came to. ``reply`` decided it, at ``stage``. ``is_fault``: the connection broke or is being
     closed by the server. ``is_stale``: that happened before the server said anything to this transaction."""
 
@@ -58,7 +57,7 @@ class Transaction:
         self._conversation = conversation
         self._delivery = delivery
         self._sender = sender
-        self._recipients: list[Recipient] = []
+        self._recipients = delivery.recipients  # those that the peer can take
         self._rcpt_commands: list[bytes] = []  # of ``_recipients``, in their order
         self._accepted: list[Recipient] = []
         self._verdicts: dict[int, Verdict] = {}
@@ -92,27 +91,39 @@ class Transaction:
         conversation = self._conversation
         conversation.stage = Stage.MAIL
         content = self._delivery.render(conversation.extensions)
-        if not self._fits(content):
+        mail = self._commands(content)
+        if mail is None:
             return
-        self._rcpt_commands = [b"RCPT TO:%b\r\n" % self._path(r.address) for r in self._recipients]
-        mail = self._mail_command(content)
         envelope = self._envelope_at_once if "PIPELINING" in conversation.extensions else self._envelope_by_steps
         if envelope(mail):
             self._send(content)
 
     # what the peer can take
 
-    def _fits(self, content: Content) -> bool:
-        """Whether to go on: nothing is sent that the peer has said it cannot take."""
-        conversation, limit = self._conversation, self._conversation.max_size
-        self._recipients = list(self._delivery.recipients)
-        if limit and content.size > limit:  # RFC 1870 6.1
-            text = f"message of {content.size} bytes exceeds the server's limit of {limit}"
+    def _commands(self, content: Content) -> bytes | None:
+        """The MAIL command, with ``_rcpt_commands`` made. None when there is nothing to go on with: what the peer has said
+        it cannot take is not sent."""
+        extensions, options = self._conversation.extensions, self._delivery.envelope.options
+        size, limit = content.size, self._conversation.max_size
+        if limit and size > limit:  # RFC 1870 6.1
+            text = f"message of {size} bytes exceeds the server's limit of {limit}"
             self._give_all(Stage.MAIL, Reply(552, "5.3.4", text))
-            return False
-        if "SMTPUTF8" not in conversation.extensions:
-            return self._fits_ascii(content)
-        return True
+            return None
+        sender = self._sender.to_path()
+        paths = [recipient.address.to_path() for recipient in self._recipients]
+        has_utf8 = options.smtputf8 or not b"".join((sender, *paths)).isascii()
+        if has_utf8 and "SMTPUTF8" not in extensions:
+            if not self._fits_ascii(content):
+                return None
+            sender, has_utf8 = _ascii_path(self._sender), False
+            paths = [_ascii_path(recipient.address) for recipient in self._recipients]
+        self._rcpt_commands = [b"RCPT TO:%b\r\n" % path for path in paths]
+        return b"MAIL FROM:%b%b%b%b\r\n" % (
+            sender,
+            b" SIZE=%d" % size if "SIZE" in extensions else b"",
+            b" BODY=8BITMIME" if "8BITMIME" in extensions and is_8bit(options, content) else b"",
+            b" SMTPUTF8" if has_utf8 else b"",
+        )
 
     def _fits_ascii(self, content: Content) -> bool:
         """For a peer without SMTPUTF8 (RFC 6531 3.2): what needs it gets a verdict that lets the next way try."""
@@ -127,36 +138,18 @@ class Transaction:
             self._recipients = [r for r in self._recipients if r.index not in self._verdicts]
         return bool(self._recipients)
 
-    def _mail_command(self, content: Content) -> bytes:
-        extensions, options = self._conversation.extensions, self._delivery.envelope.options
-        command = b"MAIL FROM:" + self._path(self._sender)
-        has_utf8 = options.smtputf8 or not (command.isascii() and all(map(bytes.isascii, self._rcpt_commands)))
-        if "SIZE" in extensions:
-            command += b" SIZE=%d" % content.size
-        if "8BITMIME" in extensions and is_8bit(options, content):
-            command += b" BODY=8BITMIME"
-        if has_utf8 and "SMTPUTF8" in extensions:
-            command += b" SMTPUTF8"
-        return command + b"\r\n"
-
-    def _path(self, address: Address) -> bytes:
-        path = address.to_path()
-        if path.isascii() or "SMTPUTF8" in self._conversation.extensions:
-            return path
-        return f"<{address.local_part}@{address.domain_key}>".encode()  # RFC 6531 3.2: a domain has an ASCII form
-
     # the envelope
 
     def _envelope_at_once(self, mail: bytes) -> bool:
         """MAIL, all RCPT and DATA, in one write while they are few. True when the content may be sent."""
         conversation, recipients = self._conversation, self._recipients
         begin = b"RSET\r\n" + mail if conversation.needs_reset else mail
-        had_transaction, taken = conversation.needs_reset, False
-        for start in range(0, len(recipients), GROUP_RECIPIENTS):
+        had_transaction, taken, count = conversation.needs_reset, False, len(recipients)
+        for start in range(0, count, GROUP_RECIPIENTS):
             group = recipients[start : start + GROUP_RECIPIENTS]
-            is_last = start + GROUP_RECIPIENTS >= len(recipients)
+            is_last = start + GROUP_RECIPIENTS >= count
             lines = self._rcpt_commands[start : start + GROUP_RECIPIENTS]
-            conversation.send(b"".join([b"" if start else begin, *lines, b"DATA\r\n" if is_last else b""]))
+            conversation.send(b"".join((b"" if start else begin, *lines, b"DATA\r\n" if is_last else b"")))
             if start == 0:
                 if had_transaction:
                     self._read_reset()
@@ -196,24 +189,24 @@ class Transaction:
 
     def _read_mail(self) -> bool:
         code, text = self._conversation.getreply()
-        reply = self._judged(code, text)
+        refusal = None if 200 <= code <= 299 else _refusal(code, text)
         self._was_heard = True
         self._conversation.needs_reset = True
-        if reply is not None:
-            self._give_all(Stage.MAIL, reply)
-        return reply is None
+        if refusal is not None:
+            self._give_all(Stage.MAIL, refusal)
+        return refusal is None
 
     def _read_recipient(self, recipient: Recipient, taken: bool) -> None:
         """The reply to one RCPT; behind a refused MAIL it says nothing."""
         code, text = self._conversation.getreply()
-        reply = self._judged(code, text)
+        refusal = None if 200 <= code <= 299 else _refusal(code, text)
         if not taken:
             return
-        if reply is None:
+        if refusal is None:
             self._accepted.append(recipient)
         else:
-            self._verdicts[recipient.index] = verdict_of(Stage.RCPT, reply)
-            self._reply = reply
+            self._verdicts[recipient.index] = verdict_of(Stage.RCPT, refusal)
+            self._reply = refusal
 
     def _read_data(self) -> bool:
         """The reply to DATA; True when content is awaited and someone is to get it."""
@@ -235,14 +228,6 @@ class Transaction:
             self._give_all(Stage.DATA, received(code, text))
         return False
 
-    def _judged(self, code: int, text: bytes) -> Reply | None:
-        """None for yes, the reply for no. Raises Fault for 421, and for what is no answer to the command."""
-        if 200 <= code <= 299:
-            return None
-        if code == 421 or code < 400:
-            raise Fault(received(code, text)) if code == 421 else nonsense(f"unexpected reply {code}")
-        return received(code, text)
-
     # the content
 
     def _send(self, content: Content) -> None:
@@ -252,7 +237,7 @@ class Transaction:
         self._send_stuffed(content)
         self._dot_sent = True
         code, text = conversation.getreply()
-        reply = received(code, text)
+        reply = conversation.reply_of(code, text)
         if code < 200 or 300 <= code <= 399:
             raise nonsense(f"unexpected reply {code} to the content")
         if code == 421:
@@ -262,6 +247,9 @@ class Transaction:
 
     def _send_stuffed(self, content: Content) -> None:
         try:
+            if isinstance(content, MemoryContent):
+                self._conversation.send(stuffed_whole(content.data))
+                return
             for piece in stuffed(readable(content)):
                 self._conversation.send(piece)
         except FOREIGN:
@@ -277,6 +265,19 @@ class Transaction:
         self._reply = reply
         for recipient in self._delivery.recipients:
             self._verdicts.setdefault(recipient.index, verdict)
+
+
+def _refusal(code: int, text: bytes) -> Reply:
+    """What a reply that is no yes says. Raises Fault for 421, and for what is no answer to the command."""
+    if code == 421 or code < 400:
+        raise Fault(received(code, text)) if code == 421 else nonsense(f"unexpected reply {code}")
+    return received(code, text)
+
+
+def _ascii_path(address: Address) -> bytes:
+    """The path for a peer without SMTPUTF8 (RFC 6531 3.2): a domain has an ASCII form."""
+    path = address.to_path()
+    return path if path.isascii() else f"<{address.local_part}@{address.domain_key}>".encode()
 
 
 def _is_answer(error: BaseException) -> bool:

@@ -16,35 +16,33 @@ MAX_LINES = 100  # of one reply: the longest honest ones, to EHLO, have about 30
 MAX_REPLY_BYTES = 65536  # of one reply in all
 READ_BYTES = 8192  # at once: all replies to a pipelined envelope of 100 recipients
 _END = b".\r\n"
-_ONE_LINE = re.compile(rb"([2-5][0-9][0-9]) ([^\n]{0,%d})\n" % (MAX_LINE_BYTES - 4))  # what nearly every reply is
+_ONE_LINE = re.compile(rb"([2-5][0-9][0-9]) (|[^\r\n]{0,%d}[^\s])\r\n" % (MAX_LINE_BYTES - 5))  # what nearly every reply is
 
 
 class ReplyReader:
     """Replies (RFC 5321 4.2) out of a stream of bytes. ``receive(n)`` gives up to ``n`` bytes, none at the end."""
 
-    __slots__ = ("_buffer", "_receive")
+    __slots__ = ("_receive", "unread")
 
     def __init__(self, receive: Callable[[int], bytes]) -> None:
         self._receive = receive
-        self._buffer = b""
+        self.unread = b""  # what has come, and no reply was read from
 
     def __repr__(self) -> str:
-        return f"ReplyReader(buffered={len(self._buffer)})"
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether bytes have come that no reply was read from."""
-        return bool(self._buffer)
+        return f"ReplyReader(unread={len(self.unread)})"
 
     def read(self) -> tuple[int, bytes]:
         """The next reply: its code and its text, lines joined by LF. Raises Fault."""
-        if not self._buffer:
+        unread = self.unread
+        if not unread:
             self._fill()
-        simple = _ONE_LINE.match(self._buffer)
-        if simple is not None:
-            self._buffer = self._buffer[simple.end() :]
-            return int(simple[1]), simple[2].rstrip()
-        return self._read_lines()
+            unread = self.unread
+        simple = _ONE_LINE.match(unread)
+        if simple is None:
+            return self._read_lines()
+        self.unread = unread[simple.end() :]
+        code, text = simple.groups()
+        return int(code), text
 
     def _read_lines(self) -> tuple[int, bytes]:
         """The same, whatever the reply is."""
@@ -69,21 +67,29 @@ class ReplyReader:
     def _line(self, limit: int) -> bytes:
         """The next line without its LF. A bare LF ends one too: nothing follows from a reply but our own decision."""
         seen = 0
-        while (end := self._buffer.find(b"\n", seen)) < 0:
-            seen = len(self._buffer)
+        while (end := self.unread.find(b"\n", seen)) < 0:
+            seen = len(self.unread)
             if seen > limit:
                 break
             self._fill()
         if end < 0 or end > limit:
             raise nonsense(f"reply is longer than {MAX_REPLY_BYTES} bytes")
-        line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
+        line, self.unread = self.unread[:end], self.unread[end + 1 :]
         return line
 
     def _fill(self) -> None:
         piece = self._receive(READ_BYTES)
         if not piece:
             raise lost("connection closed by the server")
-        self._buffer += piece
+        self.unread += piece
+
+
+def stuffed_whole(content: bytes) -> bytes:
+    """The same as ``stuffed``, for content that is one piece."""
+    text = content.replace(b"\r\n.", b"\r\n..") if b"\r\n." in content else content
+    start = b"." if content[:1] == b"." else b""
+    end = _END if content[-2:] in (b"\r\n", b"") else b"\r\n" + _END
+    return start + text + end if start else text + end
 
 
 def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer.transport.faults import Fault
-from mailer.transport.wire import MAX_LINE_BYTES, MAX_LINES, MAX_REPLY_BYTES, ReplyReader, stuffed
+from mailer.transport.wire import MAX_LINE_BYTES, MAX_LINES, MAX_REPLY_BYTES, ReplyReader, stuffed, stuffed_whole
 
 
 def reader(*pieces: bytes) -> ReplyReader:
@@ -38,9 +38,9 @@ def test_one_line_reply() -> None:
 def test_several_lines_are_one_reply_and_the_next_is_left() -> None:
     replies = reader(b"250-a\r\n250-b\r\n250 c\r\n354 go\r\n")
     assert replies.read() == (250, b"a\nb\nc")
-    assert replies.has_unread
+    assert replies.unread
     assert replies.read() == (354, b"go")
-    assert not replies.has_unread
+    assert not replies.unread
 
 
 def test_reply_in_single_bytes() -> None:
@@ -123,7 +123,7 @@ def test_replies_are_the_same_however_they_arrive(replies: list[tuple[int, list[
     replies_reader = reader(*cut(wire, places))
     for code, lines in replies:
         assert replies_reader.read() == (code, b"\n".join(line.rstrip() for line in lines))
-    assert not replies_reader.has_unread
+    assert not replies_reader.unread
 
 
 _BITS = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"..", b"a", b"\0"])
@@ -135,6 +135,7 @@ def test_a_strict_server_reads_back_what_was_stuffed(content: bytes, places: lis
     wire = b"".join(stuffed(cut(content, places)))
     expected = content if content.endswith(b"\r\n") or not content else content + b"\r\n"
     assert unstuffed_by_a_strict_server(wire) == expected
+    assert stuffed_whole(content) == wire
 
 
 @given(_TRICKY, st.lists(st.integers(0), max_size=10))
@@ -147,6 +148,7 @@ def test_the_end_of_data_stands_only_in_the_last_piece(content: bytes, places: l
 def test_small_content_is_one_piece_with_its_end() -> None:
     assert list(stuffed([b"a\r\n"])) == [b"a\r\n.\r\n"]
     assert list(stuffed([])) == [b".\r\n"]
+    assert stuffed_whole(b"") == b".\r\n"
 
 
 def test_the_end_is_not_sent_when_the_content_breaks_off() -> None:
