@@ -230,9 +230,10 @@ class Schedule:
         with self._lock:
             self._released.clear()
             self._is_fetching = True
+            held = frozenset(self._held)
         rows: list[Stored] = []
         try:
-            rows = self._store.fetch_due(now, limit, self._held, shut, room)
+            rows = self._store.fetch_due(now, limit, held, shut, room)
         finally:
             with self._lock:
                 fresh = [row for row in rows if row.envelope.id not in self._held and row.envelope.id not in self._released]
@@ -264,7 +265,7 @@ class Schedule:
         with self._lock:
             self._heap = sorted({*self._heap, *times})
             if len(times) == HEAP_SIZE:
-                self._horizon = times[-1]
+                self._horizon = min(self._horizon, times[-1])  # what came while we read may have cut the heap shorter
 
     # With the lock held.
 

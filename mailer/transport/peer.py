@@ -1,7 +1,8 @@
 """How a conversation with one provider is opened: resolve, connect, TLS, EHLO, login, in the order the policy asks for.
 
 No threads and no lock of its own; any thread may call ``open``. The TLS context is built when first needed; two threads
-may build it at once, and either result serves. Fails by raising one of ``faults.FOREIGN`` with the conversation's
+may build it at once, and either result serves. ``forget_trust`` replaces the place where it is kept, so that one which
+was begun before does not come to stand there afterwards. Fails by raising one of ``faults.FOREIGN`` with the conversation's
 ``stage`` at the step that failed.
 """
 
@@ -48,7 +49,7 @@ class Peer:
         self._surroundings = surroundings
         self._tokens = tokens
         self._policy = policy_of(config)
-        self._context: ssl.SSLContext | None = None
+        self._contexts: list[ssl.SSLContext] = []  # the first serves; only ever appended to, or replaced whole
 
     def __repr__(self) -> str:
         return f"Peer({self._host}:{self._config.port}, tls={self._policy.value})"
@@ -72,7 +73,7 @@ class Peer:
 
     def forget_trust(self) -> None:
         """Read the trust store anew for the next connection."""
-        self._context = None
+        self._contexts = []
 
     def _connect(self, conversation: Conversation) -> None:
         conversation.stage = Stage.CONNECT
@@ -114,12 +115,12 @@ class Peer:
         raise Fault(Reply(454, "4.7.0", "no login over clear text"))
 
     def _trust(self, conversation: Conversation) -> ssl.SSLContext:
-        context = self._context
-        if context is None:
+        contexts = self._contexts
+        if not contexts:
             conversation.stage = Stage.TLS
             try:
                 store = None if self._config.insecure_skip_verify else self._surroundings.trust_store()
             except MailerError as error:
                 raise Fault(Reply(454, "4.7.5", str(error))) from error
-            context = self._context = client_context(store)
-        return context
+            contexts.append(client_context(store))
+        return contexts[0]

@@ -181,8 +181,8 @@ class _Listener(socketserver.ThreadingTCPServer):
 
     def shutdown_request(self, request: object) -> None:
         connection, _ = _of(request)
-        super().shutdown_request(connection)
-        with self._changed:
+        with self._changed:  # closing waits for nothing, and ``close`` must not shut a descriptor that has become another's
+            super().shutdown_request(connection)
             self._open.discard(connection)
             self._changed.notify_all()
 
