@@ -1,7 +1,6 @@
 """One transaction: what arrived and what changed, written with a few statements over many rows.
 
-Each call into SQLite gives up the interpreter and must win it back; under load that, not SQLite, is what a commit
-costs. So a statement takes up to 64 rows at once, and what must be read first comes back as one JSON value.
+Rows go in by statements over many of them (``statements``), and what must be read first comes back as one JSON value.
 
 Used by the writer's thread alone; no locks. Fails with sqlite3.Error, whereupon the writer rolls back: nothing here
 changes anything outside the transaction but the ``Batch`` itself, which is then thrown away.
@@ -11,80 +10,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailer.spool.rows import (
-    BODY_FILE,
-    FAILED,
-    FIRST_FINAL,
-    MESSAGE_COLUMNS,
-    NO_BODY,
-    RECIPIENT_COLUMNS,
-    SUCCESS,
-    TICKS_A_SECOND,
-    Row,
-)
+from mailer.spool import statements
+from mailer.spool.rows import BODY_FILE, FAILED, FIRST_FINAL, NO_BODY, SUCCESS, TICKS_A_SECOND, Row
 from mailer.spool.store import Holder, Totals
 from mailer.window import Bucket
 
-_SIZES = (64, 48, 32, *range(24, 0, -1))  # each size used becomes one prepared statement, a few KiB
+_IN_SPOOL, _IN_FILE = Holder.SPOOL.value, Holder.FILE.value
 
 
-class Rows:
-    """A statement over many rows: ``head (?, …), (?, …) tail``."""
-
-    def __init__(self, head: str, width: int, tail: str = "") -> None:
-        row = f"({', '.join('?' * width)})" if width > 1 else "?"
-        self._texts = {size: f"{head}{', '.join([row] * size)}{tail}" for size in _SIZES}
-
-    def pieces(self, rows: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
-        """The statements that cover ``rows``, each with its parameters."""
-        start = 0
-        while start < len(rows):
-            left = len(rows) - start
-            size = left if left <= 24 else next(s for s in _SIZES if s <= left)
-            yield self._texts[size], [value for row in rows[start : start + size] for value in row]
-            start += size
-
-    def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        for text, parameters in self.pieces(rows):
-            connection.execute(text, parameters)
-
-
-_INSERT_MESSAGES = Rows(f"INSERT INTO messages (seq, {MESSAGE_COLUMNS}) VALUES ", 19)  # noqa: S608 - constants
-_INSERT_BODIES = Rows("INSERT INTO bodies (seq, data) VALUES ", 2)
-_PUT_RECIPIENTS = Rows(
-    f"INSERT INTO recipients (seq, {RECIPIENT_COLUMNS}) VALUES ",  # noqa: S608 - constants
-    11,
-    " ON CONFLICT (seq, idx) DO UPDATE SET local_part = excluded.local_part, domain = excluded.domain,"
-    " state = excluded.state, attempts = excluded.attempts, provider = excluded.provider, code = excluded.code,"
-    " enhanced = excluded.enhanced, reply = excluded.reply, updated_at = excluded.updated_at",
-)
-_UPDATE_MESSAGES = Rows(
-    "WITH change (seq, state, turn, due_at, rounds, progress, waits_for, holder, lane, finished_at, body, recipients)"
-    " AS (VALUES ",
-    12,
-    ") UPDATE messages SET state = change.state, turn = change.turn, due_at = change.due_at, rounds = change.rounds,"
-    " progress = change.progress, waits_for = change.waits_for, holder = change.holder,"
-    " lane = coalesce(change.lane, messages.lane), finished_at = change.finished_at, body = change.body,"
-    " recipients = change.recipients FROM change WHERE messages.seq = change.seq",
-)
-_DELETE_BODIES = Rows("DELETE FROM bodies WHERE seq IN (", 1, ")")
-_DELETE_WAITS = Rows("DELETE FROM waits WHERE seq IN (", 1, ")")
-_INSERT_WAITS = Rows("INSERT OR IGNORE INTO waits (seq, way) VALUES ", 2)
-_DELETE_USAGE = Rows("DELETE FROM usage WHERE name IN (", 1, ")")
-_INSERT_USAGE = Rows("INSERT INTO usage (name, span, start, count) VALUES ", 4)
-_KNOWN = Rows(
-    "SELECT json_group_array(json_array(id, seq, state, holder, is_report, CAST(accepted_at * 4194304 AS INTEGER),"
-    " CAST(finished_at * 4194304 AS INTEGER), recipients, body, waits_for <> '')) FROM messages WHERE id IN (",
-    1,
-    ")",
-)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, like the next: that would make each a microsecond dearer
 class ArrivalRows:
     """A new message as rows: ``message`` is ``MESSAGE_COLUMNS``, ``recipients`` rows of ``RECIPIENT_COLUMNS``."""
 
@@ -98,14 +36,15 @@ class ArrivalRows:
         return str(self.message[0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChangeRows:
-    """A record as rows: ``change`` is what ``rows.change_row`` makes."""
+    """A record as rows: ``change`` is what ``rows.change_row`` makes. ``done`` is called once it is durable."""
 
     id: str
     change: Row
     recipients: Sequence[Row]
     waits_for: Sequence[str]
+    done: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -150,10 +89,11 @@ class Tally:
                 values[6] += sign
         elif state == SUCCESS:
             values[2] += sign
-            values[5] += sign * max(0.0, seconds)
+            if seconds > 0.0:
+                values[5] += sign * seconds
         elif state == FAILED:
             values[3] += sign
-        elif holder == Holder.FILE.value:
+        elif holder == _IN_FILE:
             values[1] += sign
         else:
             values[0] += sign
@@ -172,51 +112,68 @@ class Batch:
     next_seq: int
     released: list[str] = field(default_factory=list)
 
-    def insert(self, arrivals: Sequence[ArrivalRows]) -> None:
-        messages, recipients, bodies, waits = [], [], [], []
-        for seq, arrival in enumerate(arrivals, self.next_seq):
+    def insert(self, arrivals: Iterable[ArrivalRows]) -> None:
+        messages: list[Any] = []
+        recipients: list[Any] = []
+        bodies: list[Any] = []
+        waits: list[Any] = []
+        seq = self.next_seq
+        for arrival in arrivals:
             message = arrival.message
-            messages.append((seq, *message))
-            recipients += [(seq, *row) for row in arrival.recipients]
+            messages += (seq, *message)
+            for row in arrival.recipients:
+                recipients += (seq, *row)
             if arrival.body is not None:
-                bodies.append((seq, arrival.body))
-            waits += [(seq, way) for way in arrival.waits_for]
-            state, holder, is_report = message[3], message[9], message[14]
-            self.tally.count(1, state, holder, is_report, (message[16] or message[15]) - message[15])
+                bodies += (seq, arrival.body)
+            for way in arrival.waits_for:
+                waits += (seq, way)
+            state, holder, is_report, accepted, finished = message[3], message[9], message[14], message[15], message[16]
+            self.tally.count(1, state, holder, is_report, 0.0 if finished is None else finished - accepted)
             self.tally.count_recipients(len(arrival.recipients), is_report)
-        self.next_seq += len(messages)
-        _INSERT_MESSAGES.run(self.connection, messages)
-        _PUT_RECIPIENTS.run(self.connection, recipients)
-        _INSERT_BODIES.run(self.connection, bodies)
-        _INSERT_WAITS.run(self.connection, waits)
+            seq += 1
+        self.next_seq = seq
+        statements.INSERT_MESSAGES.run(self.connection, messages)
+        statements.PUT_RECIPIENTS.run(self.connection, recipients)
+        statements.INSERT_BODIES.run(self.connection, bodies)
+        statements.INSERT_WAITS.run(self.connection, waits)
 
     def change(self, changes: Sequence[ChangeRows]) -> list[str]:
         """Write ``changes`` in their order; returns the ids that no row has."""
+        if not changes:
+            return []
         known = self._known({change.id for change in changes})
         unknown: list[str] = []
-        recipients: list[Row] = []
+        recipients: list[Any] = []
         waits: dict[int, Sequence[str]] = {}
         for change in changes:
-            message = known.get(change.id)
-            if message is None:
+            if change.id not in known:
                 unknown.append(change.id)
                 continue
+            message = known[change.id]
             self._apply(message, change)
-            recipients += [(message.seq, *row) for row in change.recipients]
+            seq = message.seq
+            for row in change.recipients:
+                recipients += (seq, *row)
             if message.waits or change.waits_for:
                 message.waits = True
-                waits[message.seq] = change.waits_for
-        self._write(list(known.values()))
-        _PUT_RECIPIENTS.run(self.connection, recipients)
-        _DELETE_WAITS.run(self.connection, [(seq,) for seq in waits])
-        _INSERT_WAITS.run(self.connection, [(seq, way) for seq, ways in waits.items() for way in ways])
+                waits[seq] = change.waits_for
+        self._write(known.values())
+        statements.PUT_RECIPIENTS.run(self.connection, recipients)
+        if waits:
+            statements.DELETE_WAITS.run(self.connection, list(waits))
+            pairs = [(seq, way) for seq, ways in waits.items() for way in ways]
+            statements.INSERT_WAITS.run(self.connection, [value for pair in pairs for value in pair])
         return unknown
 
     def put_usage(self, buckets: Iterable[Bucket]) -> None:
         """Store the buckets of some names in place of all that was stored for them."""
-        rows = [(bucket.name, bucket.span, bucket.start, bucket.count) for bucket in buckets]
-        _DELETE_USAGE.run(self.connection, [(name,) for name in {row[0] for row in rows}])
-        _INSERT_USAGE.run(self.connection, rows)
+        names: set[str] = set()
+        values: list[Any] = []
+        for bucket in buckets:
+            names.add(bucket.name)
+            values += (bucket.name, bucket.span, bucket.start, bucket.count)
+        statements.DELETE_USAGE.run(self.connection, list(names))
+        statements.INSERT_USAGE.run(self.connection, values)
 
     def withdraw(self, ids: Iterable[str]) -> None:
         """Remove messages whose submission was answered with an error though their transaction may have survived."""
@@ -242,7 +199,7 @@ class Batch:
 
     def _known(self, ids: set[str]) -> dict[str, _Known]:
         found = {}
-        for text, parameters in _KNOWN.pieces([(id_,) for id_ in ids]):
+        for text, parameters in statements.KNOWN.pieces(list(ids)):
             for id_, seq, state, holder, is_report, accepted, finished, *rest in json.loads(
                 self.connection.execute(text, parameters).fetchone()[0]
             ):
@@ -252,35 +209,36 @@ class Batch:
 
     def _apply(self, message: _Known, change: ChangeRows) -> None:
         """Take ``change`` into what ``message`` becomes, and count it."""
-        state, holder, lane, finished = (change.change[i] for i in (0, 6, 7, 8))
+        state, turn, due_at, rounds, progress, waits_for, holder, lane, finished = change.change
+        is_report, ended = message.is_report, message.finished
+        self.tally.count(
+            -1, message.state, message.holder, is_report, 0.0 if ended is None else ended - message.accepted
+        )
         if lane is None and message.change is not None:
             lane = message.change[7]
-        self._count(-1, message)
-        if finished is not None and message.finished is not None:
-            finished = message.finished  # it ended once; a later word about its file does not make it younger
+        if finished is not None and ended is not None:
+            finished = ended  # it ended once; a later word about its file does not make it younger
         message.state, message.holder, message.finished = state, holder, finished
-        message.change = (*change.change[:7], lane, finished)
-        self._count(1, message)
+        message.change = (state, turn, due_at, rounds, progress, waits_for, holder, lane, finished)
+        self.tally.count(1, state, holder, is_report, 0.0 if finished is None else finished - message.accepted)
         for row in change.recipients:
             if row[0] >= message.recipients:  # a hand-edited file may add recipients
-                self.tally.count_recipients(row[0] + 1 - message.recipients, message.is_report)
+                self.tally.count_recipients(row[0] + 1 - message.recipients, is_report)
                 message.recipients = row[0] + 1
 
-    def _count(self, sign: int, message: _Known) -> None:
-        seconds = 0.0 if message.finished is None else message.finished - message.accepted
-        self.tally.count(sign, message.state, message.holder, message.is_report, seconds)
-
-    def _write(self, messages: list[_Known]) -> None:
-        updates, bodies = [], []
+    def _write(self, messages: Iterable[_Known]) -> None:
+        updates: list[Any] = []
+        bodies: list[Any] = []
         for message in messages:
             if message.change is None:
                 continue
-            if message.body != NO_BODY and (message.state >= FIRST_FINAL or message.holder != Holder.SPOOL.value):
-                if message.body == BODY_FILE:
+            body = message.body
+            if body != NO_BODY and (message.state >= FIRST_FINAL or message.holder != _IN_SPOOL):
+                if body == BODY_FILE:
                     self.released.append(message.id)
                 else:
-                    bodies.append((message.seq,))
-                message.body = NO_BODY
-            updates.append((message.seq, *message.change, message.body, message.recipients))
-        _UPDATE_MESSAGES.run(self.connection, updates)
-        _DELETE_BODIES.run(self.connection, bodies)
+                    bodies.append(message.seq)
+                message.body = body = NO_BODY
+            updates += (message.seq, *message.change, body, message.recipients)
+        statements.UPDATE_MESSAGES.run(self.connection, updates)
+        statements.DELETE_BODIES.run(self.connection, bodies)

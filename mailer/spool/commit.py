@@ -1,7 +1,8 @@
 """The one writer of the spool: everything that waits goes into one transaction and one fsync (group commit).
 
 Thread: all of it runs in the spool's service thread, by ``step``; other threads hand over through ``Handover`` and read
-``is_writable``, ``is_accepting``, ``damage`` and ``totals``, which are replaced whole.
+``is_writable``, ``is_accepting``, ``damage`` and ``totals``, which are replaced whole. ``damage`` alone is set by whoever
+meets it first: one lock says who that was.
 
 How it fails: a transaction that fails is rolled back. Those who wait for it are told; records are kept in their order
 and tried again every second and with every new submission, at last with the space of the reserve. A damaged database is
@@ -13,13 +14,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from mailer.spool.batch import Batch
+from mailer.spool.batch import Batch, ChangeRows
 from mailer.spool.faults import AlreadyKnown, Fault, describe, fault_of, for_client
-from mailer.spool.handover import Change, Chore, Group, Handover
+from mailer.spool.handover import RIDE_SECONDS, Chore, Group, Handover
 from mailer.spool.ledger import Ledger
 from mailer.spool.places import Places, write_durably
 from mailer.spool.reserve import Reserve
@@ -47,7 +49,7 @@ class Writer:
         self._handover = handover
         self._ledger = ledger
         self._reserve = reserve
-        self._backlog: deque[Change] = deque()
+        self._backlog: deque[ChangeRows] = deque()
         self._chores: list[Chore] = []
         self._done: deque[Callable[[], None]] = deque()
         self._told: Fault | None = None  # the trouble that the log speaks of, until it is over
@@ -55,16 +57,23 @@ class Writer:
         self._restored_at = 0.0
         self._looked_at = 0.0
         self._is_full = False
-        self.is_writable = True
+        self._is_written = True  # the last try to write went well
+        self._marking = threading.Lock()  # guards that damage is set once; reading it needs no lock
         self.damage = ""
 
     def __repr__(self) -> str:
         return f"Writer(writable={self.is_writable}, backlog={len(self._backlog)}, damage={self.damage!r}, {self._reserve!r})"
 
     @property
+    def is_writable(self) -> bool:
+        """Whether records can be written, as far as the last try tells. Damage found by a reader counts at once, even
+        while a transaction that began before it still succeeds."""
+        return self._is_written and not self.damage
+
+    @property
     def is_accepting(self) -> bool:
         """Whether new mail can be stored, as far as the last try tells."""
-        return self.is_writable and self._reserve.present and not self._is_full and not self.damage
+        return self.is_writable and self._reserve.present and not self._is_full
 
     @property
     def totals(self) -> Totals:
@@ -72,9 +81,10 @@ class Writer:
 
     def mark_damaged(self, reason: str) -> None:
         """Refuse further mail, and leave a mark so that the next start recovers what can be read. Any thread."""
-        if self.damage:
-            return
-        self.damage, self.is_writable = reason, False
+        with self._marking:
+            if self.damage:
+                return
+            self.damage = reason
         log.error(
             "spool.damaged path=%s reason=%r: mail is refused; restart mailer to recover what is readable",
             self._places.database, reason,
@@ -86,6 +96,7 @@ class Writer:
         self._call_done()
         is_closed = self._handover.is_closed  # asked before taking: what came before the close is in the group
         group = self._handover.take(GROUP_MESSAGES)
+        is_idle = not group
         self._backlog.extend(group.changes)
         group.chores, self._chores = self._chores + group.chores, []
         try:
@@ -98,6 +109,8 @@ class Writer:
         if is_closed:
             self._end()
             return None
+        if not is_idle and self.is_writable:
+            return RIDE_SECONDS  # no record rouses us until we have found nothing once
         return self._rest(now)
 
     def _call_done(self) -> None:
@@ -133,7 +146,7 @@ class Writer:
 
         def work(batch: Batch) -> None:
             batch.insert([arrival.rows for arrival in group.arrivals])
-            unknown.extend(batch.change([change.rows for change in group.changes]))
+            unknown.extend(batch.change(group.changes))
             for buckets in group.usage.values():
                 batch.put_usage(buckets)
             for chore in group.chores:
@@ -145,7 +158,7 @@ class Writer:
             return error
         for arrival in group.arrivals:
             arrival.settle()
-        self._done.extend(change.done for change in group.changes)
+        self._done.extend([change.done for change in group.changes])
         self._chores += [chore for chore in group.chores if not chore.committed()]
         if group.usage:
             self._handover.saved_usage(True)
@@ -175,7 +188,7 @@ class Writer:
             if error is not None:
                 if fault_of(error, self._places.spool) is not Fault.ROW:
                     return
-                log.error("spool.refused_record id=%s error=%r: it cannot be stored", change.rows.id, describe(error))
+                log.error("spool.refused_record id=%s error=%r: it cannot be stored", change.id, describe(error))
                 self._done.append(change.done)
             self._drop_from_backlog(1)
 
@@ -199,7 +212,7 @@ class Writer:
             again = self._write_with_room(group)
         if again is None:
             self._drop_from_backlog(len(group.changes))
-        self.is_writable = again is None
+        self._is_written = again is None
 
     def _write_with_room(self, group: Group) -> Exception | None:
         """Like ``_write``, with the whole length of the log to write in."""
@@ -208,6 +221,9 @@ class Writer:
         return self._write(group)
 
     def _drop_from_backlog(self, count: int) -> None:
+        if count == len(self._backlog):
+            self._backlog.clear()
+            return
         for _ in range(count):
             self._backlog.popleft()
 
@@ -219,10 +235,10 @@ class Writer:
                 log.warning("spool.content_left id=%s error=%s: it is swept at the next start", message_id, error.strerror)
 
     def _went_well(self) -> None:
-        if not self.is_writable:
+        if not self._is_written:
             log.warning("spool.writable path=%s kept=%d: it can be written again", self._places.database, len(self._backlog))
             self._told = None
-        self.is_writable = True
+        self._is_written = True
 
     def _tell(self, error: Exception, fault: Fault, now: float) -> None:
         if fault is self._told and abs(now - self._told_at) < REPEAT_LOG_SECONDS:

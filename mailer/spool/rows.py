@@ -21,12 +21,15 @@ from mailer.mail.outcome import Reply
 from mailer.spool.store import Holder, Record, Stored
 from mailer.spool.tables import READY, WAITING
 
-STATE_NUMBER = {State.PENDING: 0, State.SENDING: 1, State.RETRYING: 2, State.SUCCESS: 3, State.FAILED: 4}
-_STATE = {number: state for state, number in STATE_NUMBER.items()}
-FIRST_FINAL = 3  # states from here on are final
-SUCCESS, FAILED = STATE_NUMBER[State.SUCCESS], STATE_NUMBER[State.FAILED]
+PENDING, SENDING, RETRYING, SUCCESS, FAILED = range(5)
+FIRST_FINAL = SUCCESS  # states from here on are final
+_STATE = {
+    PENDING: State.PENDING, SENDING: State.SENDING, RETRYING: State.RETRYING, SUCCESS: State.SUCCESS, FAILED: State.FAILED
+}  # fmt: skip
+_STATE_NUMBER = {state.value: number for number, state in _STATE.items()}  # by value: a state's own hash is Python code
 
 NO_BODY, BODY_ROW, BODY_FILE = 0, 1, 2
+_IN_SPOOL = Holder.SPOOL.value
 
 TICKS_A_SECOND = 4194304  # 2**22
 _LARGEST_TIME = 2.0**40  # the year 36812: a hostile file's time must neither overflow nor become NULL
@@ -54,8 +57,21 @@ class Unreadable(ValueError):
     """A row holds what we never wrote: the database is damaged."""
 
 
+def arrival_row(envelope: Envelope, lane: str, body: int, crc: int, size: int) -> Row:
+    """The columns of ``MESSAGE_COLUMNS`` for a message that has just been accepted and is due now."""
+    at = envelope.accepted_at
+    if not -_LARGEST_TIME <= at <= _LARGEST_TIME:
+        at = _time(at) or 0.0
+    options, recipients = envelope.options, envelope.recipients
+    count = 1 + (recipients[0].index if len(recipients) == 1 else max((r.index for r in recipients), default=-1))
+    return (
+        envelope.id, plain_text(envelope.sender.text), plain_text(lane), PENDING, READY, at, 0, "", "", _IN_SPOOL,
+        body, crc, size, count, int(options.is_report), at, None, _options_text(options),
+    )  # fmt: skip
+
+
 def message_row(stored: Stored, body: int, crc: int) -> Row:
-    """The columns of ``MESSAGE_COLUMNS`` for a new message."""
+    """The columns of ``MESSAGE_COLUMNS`` for a message in whatever state."""
     envelope = stored.envelope
     due_at = _time(stored.due_at)
     return (
@@ -81,7 +97,25 @@ def message_row(stored: Stored, body: int, crc: int) -> Row:
 
 
 def recipient_row(recipient: Recipient) -> Row:
-    """The columns of ``RECIPIENT_COLUMNS``."""
+    """The columns of ``RECIPIENT_COLUMNS``. One look at all texts together tells that none needs mending."""
+    address, reply, attempts, at = recipient.address, recipient.reply, recipient.attempts, recipient.updated_at
+    code, enhanced, text = (0, "", "") if reply is None else (reply.code, reply.enhanced, reply.text)
+    is_plain = f"{address.local_part}{address.domain}{recipient.provider}{enhanced}{text}".isascii()
+    is_usual = is_plain and 0 <= attempts <= _LARGEST_COUNT and 0 <= code <= _LARGEST_COUNT
+    if not (is_usual and -_LARGEST_TIME <= at <= _LARGEST_TIME):
+        return _mended_row(recipient)
+    number = _STATE_NUMBER[recipient.state._value_]
+    if number == SENDING:
+        number = _state_number(recipient.state, attempts)
+    if reply is None:
+        return (recipient.index, address.local_part, address.domain, number, attempts, recipient.provider, None, None, None, at)
+    return (
+        recipient.index, address.local_part, address.domain, number, attempts, recipient.provider, code, enhanced, text, at
+    )  # fmt: skip
+
+
+def _mended_row(recipient: Recipient) -> Row:
+    """A recipient with letters beyond ASCII, or with what a damaged file may say of it."""
     address, reply = recipient.address, recipient.reply
     return (
         recipient.index,
@@ -99,19 +133,17 @@ def recipient_row(recipient: Recipient) -> Row:
 
 def change_row(record: Record) -> Row:
     """What a record sets in ``messages``: state, turn, due_at, rounds, progress, waits_for, holder, lane, finished_at."""
-    at = _time(record.at) or 0.0
-    due_at = None if record.state.is_final else _time(at if record.due_at is None else record.due_at)
-    return (
-        _state_number(record.state, record.rounds),
-        turn_of(due_at, at),
-        due_at,
-        _count(record.rounds),
-        plain_text(record.progress),
-        waits_text(record.waits_for),
-        record.holder.value,
-        None if record.lane is None else plain_text(record.lane),
-        at if record.state.is_final else None,
-    )
+    at, rounds, progress, lane = record.at, record.rounds, record.progress, record.lane
+    if not (-_LARGEST_TIME <= at <= _LARGEST_TIME and 0 <= rounds <= _LARGEST_COUNT):
+        at, rounds = _time(at) or 0.0, _count(rounds)
+    progress = plain_text(progress) if progress else ""
+    waits_for = waits_text(record.waits_for) if record.waits_for else ""
+    lane = plain_text(lane) if lane else lane
+    number, holder = _state_number(record.state, rounds), record.holder._value_
+    if number >= FIRST_FINAL:
+        return (number, None, None, rounds, progress, waits_for, holder, lane, at)
+    due_at = _time(at if record.due_at is None else record.due_at)
+    return (number, turn_of(due_at, at), due_at, rounds, progress, waits_for, holder, lane, None)
 
 
 def turn_of(due_at: float | None, now: float) -> int | None:
@@ -193,8 +225,8 @@ def _options_text(options: Options) -> str:
 def _state_number(state: State, tries: int) -> int:
     """SENDING lives in memory alone: a crash must find what the message was before."""
     if state is State.SENDING:
-        state = State.RETRYING if tries else State.PENDING
-    return STATE_NUMBER[state]
+        return RETRYING if tries else PENDING
+    return _STATE_NUMBER[state._value_]
 
 
 def _seconds(ticks: int | None) -> float | None:

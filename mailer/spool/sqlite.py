@@ -12,7 +12,6 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mailer.mail.content import LARGE_BYTES, Content, MemoryContent
@@ -25,7 +24,7 @@ from mailer.spool.commit import Writer
 from mailer.spool.content import SpoolContentWriter, SpooledFile
 from mailer.spool.faults import AlreadyKnown
 from mailer.spool.fetch import Fetcher, load_stored
-from mailer.spool.handover import Change, Handover
+from mailer.spool.handover import Handover
 from mailer.spool.ledger import Ledger
 from mailer.spool.opening import Opened, open_database
 from mailer.spool.places import Places, checked_id, keep_bytes, set_aside
@@ -98,21 +97,39 @@ class SqliteSpool:
         return SpoolContentWriter(self._places, message_id)
 
     def submit(self, envelope: Envelope, content: Content, lane: str) -> None:
-        checked_id(envelope.id)
-        kept, is_copy = self._own(envelope.id, content)
-        stored = Stored(envelope, lane, due_at=envelope.accepted_at)
-        if isinstance(kept, SpooledFile):
-            arrival = _arrival(stored, rows.BODY_FILE, kept.crc, None, kept.size)
-        else:
-            data = b"".join(kept.chunks())
-            arrival = _arrival(stored, rows.BODY_ROW, zlib.crc32(data), data, len(data))
+        arrival, is_copy = self._to_store(envelope, content, lane)
         try:
             self._handover.arrive(arrival)
         except SpoolError:
             if is_copy:
-                with contextlib.suppress(OSError):
-                    self._places.content_of(envelope.id).unlink()
+                self._forget_content(envelope.id)
             raise
+
+    def announce(self, envelope: Envelope, content: Content, lane: str, done: Callable[[SpoolError | None], None]) -> None:
+        arrival, is_copy = self._to_store(envelope, content, lane)
+
+        def settled(error: SpoolError | None) -> None:
+            if error is not None and is_copy:
+                self._forget_content(envelope.id)
+            done(error)
+
+        self._handover.announce(arrival, settled if is_copy else done)
+
+    def _to_store(self, envelope: Envelope, content: Content, lane: str) -> tuple[ArrivalRows, bool]:
+        """What is written of a new message; and whether a content file was made for it here."""
+        checked_id(envelope.id)
+        kept, is_copy = self._own(envelope.id, content)
+        recipients = [rows.recipient_row(recipient) for recipient in envelope.recipients]
+        if isinstance(kept, SpooledFile):
+            message = rows.arrival_row(envelope, lane, rows.BODY_FILE, kept.crc, kept.size)
+            return ArrivalRows(message, recipients, None), is_copy
+        data = kept.data if isinstance(kept, MemoryContent) else b"".join(kept.chunks())
+        message = rows.arrival_row(envelope, lane, rows.BODY_ROW, zlib.crc32(data), len(data))
+        return ArrivalRows(message, recipients, data), is_copy
+
+    def _forget_content(self, message_id: str) -> None:
+        with contextlib.suppress(OSError):
+            self._places.content_of(message_id).unlink()
 
     def adopt(self, stored: Stored) -> bool:
         checked_id(stored.envelope.id)
@@ -120,7 +137,7 @@ class SqliteSpool:
             if connection.execute(_SEQ, (stored.envelope.id,)).fetchone() is not None:
                 return False
         try:
-            self._handover.arrive(_arrival(stored, rows.NO_BODY, 0, None, stored.envelope.size))
+            self._handover.arrive(_without_content(stored))
         except AlreadyKnown:
             return False
         return True
@@ -130,9 +147,10 @@ class SqliteSpool:
             record.id,
             rows.change_row(record),
             [rows.recipient_row(recipient) for recipient in record.recipients],
-            () if record.state.is_final else [rows.plain_text(way) for way in record.waits_for],
+            [rows.plain_text(way) for way in record.waits_for] if record.waits_for and not record.state.is_final else (),
+            done,
         )
-        self._handover.change(Change(change, done))
+        self._handover.change(change)
 
     def fetch_due(
         self, now: float, limit: int, held: Collection[str], closed_lanes: Collection[str], room: Room | None = None
@@ -272,12 +290,10 @@ class SqliteSpool:
         self._service.wake()
 
 
-def _arrival(stored: Stored, body: int, crc: int, data: bytes | None, size: int) -> ArrivalRows:
-    if stored.envelope.size != size:
-        stored = replace(stored, envelope=replace(stored.envelope, size=size))
+def _without_content(stored: Stored) -> ArrivalRows:
     return ArrivalRows(
-        rows.message_row(stored, body, crc),
+        rows.message_row(stored, rows.NO_BODY, 0),
         [rows.recipient_row(recipient) for recipient in stored.envelope.recipients],
-        data,
+        None,
         [rows.plain_text(way) for way in stored.waits_for],
     )

@@ -147,6 +147,12 @@ class Store(Protocol):
         """Store a new message, due now. Returns when it is durable. Raises SpoolFull, SpoolError (also when closed)."""
         ...
 
+    def announce(self, envelope: Envelope, content: Content, lane: str, done: Callable[[SpoolError | None], None]) -> None:
+        """As ``submit``, without waiting: ``done`` is called in the spool's own thread, with None once the message is durable,
+        else with why it is not there, and must be quick. Raises SpoolError when closed; then ``done`` is not called.
+        """
+        ...
+
     def adopt(self, stored: Stored) -> bool:
         """Store the row of a message whose content is a file in ``emails/failed``; durable on return.
 
