@@ -8,6 +8,7 @@ not work (``ssl`` would try again for ever), so a TLS socket gets ``settimeout``
 
 from __future__ import annotations
 
+import functools
 import math
 import socket
 import ssl
@@ -32,13 +33,19 @@ class Waiting(Protocol):
     def settimeout(self, value: float, /) -> None: ...
 
 
+@functools.lru_cache(16)
+def _timeval(seconds: float) -> bytes:
+    """``struct timeval`` of the machine's C library. Remembered, since there are few time-outs and many sockets."""
+    whole = int(seconds)
+    return struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
+
+
 def bound_waits(sock: Waiting, seconds: float) -> None:
     """Let no read or write on ``sock`` wait longer than ``seconds``. Raises OSError when the socket is closed."""
     if isinstance(sock, ssl.SSLSocket) or not isinstance(sock, socket.socket):
         sock.settimeout(seconds)
         return
-    whole = int(seconds)
-    limit = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))  # struct timeval
+    limit = _timeval(seconds)
     sock.setblocking(True)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

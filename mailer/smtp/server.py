@@ -76,7 +76,8 @@ class SmtpServer:
         self._threads = SessionThreads("smtp-session")
         self._listeners: list[Listener] = []
         self._implicit_listeners: list[Listener] = []
-        self._changed = threading.Condition()  # guards the two below; notified when a session has ended
+        self._lock = threading.Lock()  # guards the two below
+        self._changed = threading.Condition(self._lock)  # notified when a session has ended, once we are stopping
         self._wires: set[Wire] = set()
         self._per_address: dict[str, int] = {}  # of addresses beyond loopback
 
@@ -98,7 +99,7 @@ class SmtpServer:
     @property
     def sessions(self) -> int:
         """How many sessions are alive."""
-        with self._changed:
+        with self._lock:
             return len(self._wires)
 
     def start(self, inherited: Sequence[socket.socket] = ()) -> None:
@@ -143,7 +144,7 @@ class SmtpServer:
         """
         self._stopping.set()
         self._threads.close()
-        with self._changed:
+        with self._lock:
             wires = tuple(self._wires)
         for wire in wires:
             wire.interrupt()
@@ -198,7 +199,7 @@ class SmtpServer:
             self._leave(wire, peer)
 
     def _admit(self, wire: Wire, peer: Peer, rules: _Rules) -> bool:
-        with self._changed:
+        with self._lock:
             if len(self._wires) >= rules.max_connections or self._stopping.is_set():
                 return False
             if not peer.is_loopback:
@@ -211,7 +212,7 @@ class SmtpServer:
 
     def _leave(self, wire: Wire, peer: Peer) -> None:
         wire.close()
-        with self._changed:
+        with self._lock:
             self._wires.discard(wire)
             if not peer.is_loopback:
                 count = self._per_address.get(peer.address, 0) - 1
@@ -219,7 +220,8 @@ class SmtpServer:
                     self._per_address[peer.address] = count
                 else:
                     self._per_address.pop(peer.address, None)
-            self._changed.notify_all()
+            if self._stopping.is_set():  # before that nobody waits
+                self._changed.notify_all()
 
     def _note_refusal(self, reason: str, address: str) -> None:
         log.info("smtp.refused client=%s verb=- reason=%s", address, reason)

@@ -75,7 +75,7 @@ class Session:
         try:
             if implicit_tls:
                 self._shake_hands()
-            self._wire.say(Reply(220, "", f"{self._terms.hostname} ESMTP mailer"))
+            self._wire.say_bytes(self._terms.banner)
             while True:
                 self._step()
         except Disconnect as end:
@@ -169,12 +169,12 @@ class Session:
     def _ehlo(self, argument: bytes) -> bytes:
         self._greet(argument)
         self._client.is_extended = True
-        return Reply(250, "", self._terms.greet(self._peer, self._wire.is_tls)).to_wire()
+        return self._terms.ehlo_reply(self._peer, self._wire.is_tls)
 
     def _helo(self, argument: bytes) -> bytes:
         self._greet(argument)
         self._client.is_extended = False
-        return Reply(250, "", self._terms.hostname).to_wire()
+        return self._terms.helo_reply
 
     def _greet(self, name: bytes) -> None:
         """RFC 5321 4.1.4: names are not verified; many clients give none that is a domain. Received writes safe ones only."""

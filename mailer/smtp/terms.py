@@ -6,10 +6,12 @@ ones for the sessions to come.
 
 from __future__ import annotations
 
+import itertools
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailer.config.schema import Config
+from mailer.mail.outcome import Reply
 from mailer.policy.access import is_loopback
 from mailer.policy.auth import Credentials
 from mailer.smtp.message import ContentRules
@@ -42,7 +44,10 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The rules for one session. ``tls`` is None without a certificate: then STARTTLS is not offered (spec 3)."""
+    """The rules for one session. ``tls`` is None without a certificate: then STARTTLS is not offered (spec 3).
+
+    ``banner`` and ``helo_reply`` are bytes as they are sent, made once since short connections hear little else.
+    """
 
     hostname: str
     content: ContentRules
@@ -52,6 +57,15 @@ class Terms:
     require_auth: bool
     credentials: Credentials
     tls: ssl.SSLContext | None = None
+    banner: bytes = field(init=False, repr=False)
+    helo_reply: bytes = field(init=False, repr=False)
+    _ehlo_replies: dict[tuple[bool, bool], bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "banner", Reply(220, "", f"{self.hostname} ESMTP mailer").to_wire())
+        object.__setattr__(self, "helo_reply", Reply(250, "", self.hostname).to_wire())
+        cases = itertools.product((False, True), repeat=2)
+        object.__setattr__(self, "_ehlo_replies", {case: Reply(250, "", self._extensions(*case)).to_wire() for case in cases})
 
     @classmethod
     def of(cls, config: Config, tls: ssl.SSLContext | None = None) -> Terms:
@@ -68,14 +82,20 @@ class Terms:
 
     def mechanisms(self, peer: Peer, is_tls: bool) -> tuple[str, ...]:
         """The SASL mechanisms offered now: none in clear text, but for loopback, where nobody listens in."""
-        return self.credentials.mechanisms if is_tls or peer.is_loopback else _NO_MECHANISMS
+        return self._mechanisms(peer.is_loopback, is_tls)
 
-    def greet(self, peer: Peer, is_tls: bool) -> str:
-        """The lines of the reply to EHLO (RFC 5321 4.1.1.1)."""
+    def ehlo_reply(self, peer: Peer, is_tls: bool) -> bytes:
+        """The reply to EHLO (RFC 5321 4.1.1.1), as it is sent."""
+        return self._ehlo_replies[peer.is_loopback, is_tls]
+
+    def _mechanisms(self, is_loopback: bool, is_tls: bool) -> tuple[str, ...]:
+        return self.credentials.mechanisms if is_tls or is_loopback else _NO_MECHANISMS
+
+    def _extensions(self, is_loopback: bool, is_tls: bool) -> str:
         lines = [self.hostname, "PIPELINING", f"SIZE {self.content.max_bytes}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
         if self.tls is not None and not is_tls:
             lines.append("STARTTLS")
-        if mechanisms := self.mechanisms(peer, is_tls):
+        if mechanisms := self._mechanisms(is_loopback, is_tls):
             lines.append("AUTH " + " ".join(mechanisms))
         lines.append("HELP")
         return "\n".join(lines)

@@ -360,8 +360,8 @@ class Wire:
         """Close the connection, for TLS with a last word so that the client can tell it from one that was cut."""
         with self._lock:
             self._closed = True
-            with contextlib.suppress(OSError, ValueError):
-                if isinstance(self._sock, ssl.SSLSocket):
+            if isinstance(self._sock, ssl.SSLSocket):
+                with contextlib.suppress(OSError, ValueError):
                     self._sock.settimeout(0)  # say it, but wait for no answer
                     self._sock.unwrap()
             with contextlib.suppress(OSError):
