@@ -52,10 +52,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
+def interpreter() -> str:
+    """The interpreter by name and version; ``free-threaded`` where threads run in parallel, and what keeps them from it."""
+    name = f"{platform.python_implementation()} {platform.python_version()}"
+    if "t" not in sys.abiflags:
+        return name
+    has_lock: bool = getattr(sys, "_is_gil_enabled", lambda: False)()
+    return f"{name} free-threaded{', its lock enabled' if has_lock else ''}"
+
+
 def version_line() -> str:
     """What ``--version`` prints: the version, the interpreter, and whether it is a frozen executable or a checkout."""
     form = "executable" if getattr(sys, "frozen", False) else "source"
-    return f"mailer {__version__} ({form}, {platform.python_implementation()} {platform.python_version()})"
+    return f"mailer {__version__} ({form}, {interpreter()})"
 
 
 def _add_common_options(parser: argparse.ArgumentParser, default: object) -> None:

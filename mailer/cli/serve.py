@@ -15,14 +15,13 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 
 from mailer import __version__, process
 from mailer.app import App
-from mailer.cli import background, failure, systemd
+from mailer.cli import background, failure, interpreter, systemd
 from mailer.cli.pidfile import Pidfile
 from mailer.cli.signals import STOPPING, SignalPipe, Stop, StopRequests, Terminal, die_of
 from mailer.config.load import Loaded, load
@@ -94,7 +93,7 @@ class _Serving:
         """Serve. Raises MailerError or OSError when that cannot be."""
         self._signals.install(signal.SIGHUP)  # one that arrives early must not end us
         threading.excepthook = _log_thread_death
-        log.info("start version=%s pid=%d python=%s", __version__, process.main_pid(), sys.version.split()[0])
+        log.info("start version=%s pid=%d python=%r", __version__, process.main_pid(), interpreter())
         _log_warnings(self._loaded)
         process.raise_open_files_limit(_files_wanted(self._loaded.config))
         if self._unpacked:

@@ -63,7 +63,8 @@ def test_a_line_that_is_not_understood_ends_with_64_and_says_why(line: str, caps
 def test_version_names_the_interpreter_and_the_form(option: str) -> None:
     answer = run(option)
     assert answer.returncode == 0
-    assert answer.stdout == f"mailer {__version__} (source, CPython {sys.version.split()[0]})\n"
+    threading = " free-threaded" if "t" in sys.abiflags else ""
+    assert answer.stdout == f"mailer {__version__} (source, CPython {sys.version.split()[0]}{threading})\n"
 
 
 def test_version_and_help_need_nothing_of_the_application() -> None:
