@@ -15,13 +15,18 @@ from tests.torture.inject import InjectionError
 from tests.torture.program import ProgramError
 from tests.torture.report import Row, table
 from tests.torture.stage import ROOT, Plan, StoryError
-from tests.torture.trials import faults, kill, points, providers
+from tests.torture.trials import clock, faults, instances, kill, mixture, names, points, providers, signals
 
 TRIALS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "kill": kill.run,
     "points": points.run,
     "faults": faults.run,
     "providers": providers.run,
+    "names": names.run,
+    "clock": clock.run,
+    "signals": signals.run,
+    "instances": instances.run,
+    "mixture": mixture.run,
 }
 QUICK_MINUTES, MINUTES, RUNS = 1.0, 10.0, 200
 EXIT_OK, EXIT_FAILED, EXIT_FAULT = 0, 1, 2

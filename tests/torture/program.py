@@ -41,12 +41,12 @@ class ProgramError(Exception):
 class Program:
     """``command`` starts it; ``settings`` are over those that every trial shares."""
 
-    def __init__(self, command: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, settings: Mapping[str, Any], name: str = "program") -> None:
         self.command = list(command)
         self.folder = folder
         self.data = folder / "data"
-        self.log = folder / "output.log"
-        self._config = folder / "config.json"
+        self.log = folder / f"{name}.log"
+        self._config = folder / f"{name}.json"
         temporary = folder / "tmp"  # where the executable unpacks itself
         for path in (self.data, temporary):
             path.mkdir(parents=True, exist_ok=True)
@@ -122,10 +122,15 @@ class Program:
             raise ProgramError(f"SIGTERM ended it with status {self.status} instead of 0; {self.tail()}")
         return time.monotonic() - began
 
-    def wait_for_death(self, seconds: float) -> None:
-        """Wait until it dies of SIGKILL by itself. Raises TimeoutExpired, and ProgramError when it ends otherwise."""
+    def wait_for_end(self, seconds: float) -> int:
+        """Its status, once it has ended by itself. Raises TimeoutExpired."""
         status = self._running().wait(seconds)
         self._running().stop()
+        return status
+
+    def wait_for_death(self, seconds: float) -> None:
+        """Wait until it dies of SIGKILL by itself. Raises TimeoutExpired, and ProgramError when it ends otherwise."""
+        status = self.wait_for_end(seconds)
         if status != -signal.SIGKILL:
             raise ProgramError(f"it ended with status {status} instead of SIGKILL; {self.tail()}")
 
