@@ -21,7 +21,7 @@ from itertools import islice
 
 from mailer.spool.batch import Batch, ChangeRows
 from mailer.spool.faults import AlreadyKnown, Fault, describe, fault_of, for_client
-from mailer.spool.handover import RIDE_SECONDS, Chore, Group, Handover
+from mailer.spool.handover import RIDE_SECONDS, Chore, Group, Handover, settle_all
 from mailer.spool.ledger import Ledger
 from mailer.spool.places import Places, write_durably
 from mailer.spool.reserve import Reserve
@@ -156,8 +156,7 @@ class Writer:
             batch = self._ledger.write(work)
         except _WRITE_FAULTS as error:
             return error
-        for arrival in group.arrivals:
-            arrival.settle()
+        settle_all(group.arrivals)
         self._done.extend([change.done for change in group.changes])
         self._chores += [chore for chore in group.chores if not chore.committed()]
         if group.usage:

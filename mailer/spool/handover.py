@@ -13,18 +13,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from mailer.spool.batch import ArrivalRows, Batch, ChangeRows
-from mailer.spool.store import SpoolError
+from mailer.spool.store import SpoolError, Told
 from mailer.window import Bucket
 
 RIDE_SECONDS = 0.002  # how long a record waits for company: as long as a commit takes on most disks
 MANY_CHANGES = 8  # so many records wait no longer: with one worker, 4 may not be durable yet; with five, 20
-
-
-Done = Callable[[SpoolError | None], None]
-"""Told what became of a submission: None once it is durable, else why it is not there."""
 
 
 class Gate:
@@ -62,19 +58,33 @@ class Arrival(Gate):
 
 
 class AnnouncedArrival:
-    """A new message on its way into the database, nobody waiting: ``done`` is told, once, in the writer's thread."""
+    """A new message on its way into the database, nobody waiting: ``told`` hears of it, once, in the writer's thread."""
 
-    __slots__ = ("_done", "_is_settled", "rows")
+    __slots__ = ("is_settled", "rows", "token", "told")
 
-    def __init__(self, rows: ArrivalRows, done: Done) -> None:
+    def __init__(self, rows: ArrivalRows, token: object, told: Told) -> None:
         self.rows = rows
-        self._done = done
-        self._is_settled = False
+        self.token = token
+        self.told = told
+        self.is_settled = False
 
     def settle(self, error: SpoolError | None = None) -> None:
-        if not self._is_settled:
-            self._is_settled = True
-            self._done(error)
+        if not self.is_settled:
+            self.is_settled = True
+            self.told([(self.token, error)])
+
+
+def settle_all(arrivals: Iterable[Arrival | AnnouncedArrival]) -> None:
+    """These are durable. Who announced several hears of them at once: that costs one wake-up instead of one each."""
+    announced: dict[Told, list[tuple[Any, SpoolError | None]]] = {}
+    for arrival in arrivals:
+        if isinstance(arrival, AnnouncedArrival):
+            arrival.is_settled = True
+            announced.setdefault(arrival.told, []).append((arrival.token, None))
+        else:
+            arrival.settle()
+    for told, outcomes in announced.items():
+        told(outcomes)
 
 
 class Chore(Protocol):
@@ -138,9 +148,9 @@ class Handover:
         self._put(arrival)
         arrival.wait()
 
-    def announce(self, rows: ArrivalRows, done: Done) -> None:
-        """Store a message without waiting. Raises SpoolError when closed; then ``done`` is not called."""
-        self._put(AnnouncedArrival(rows, done))
+    def announce(self, rows: ArrivalRows, token: object, told: Told) -> None:
+        """Store a message without waiting. Raises SpoolError when closed; then ``told`` is not called."""
+        self._put(AnnouncedArrival(rows, token, told))
 
     def _put(self, arrival: Arrival | AnnouncedArrival) -> None:
         with self._lock:

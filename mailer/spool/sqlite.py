@@ -11,8 +11,9 @@ import logging
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mailer.mail.content import LARGE_BYTES, Content, MemoryContent
 from mailer.mail.envelope import Envelope, is_message_id
@@ -29,7 +30,7 @@ from mailer.spool.ledger import Ledger
 from mailer.spool.opening import Opened, open_database
 from mailer.spool.places import Places, checked_id, keep_bytes, set_aside
 from mailer.spool.readers import Readers
-from mailer.spool.store import ContentLost, Holder, Record, Room, SpoolError, Stored, Totals
+from mailer.spool.store import ContentLost, Holder, Record, Room, SpoolError, Stored, Told, Totals
 from mailer.window import Bucket
 
 log = logging.getLogger(__name__)
@@ -105,15 +106,21 @@ class SqliteSpool:
                 self._forget_content(envelope.id)
             raise
 
-    def announce(self, envelope: Envelope, content: Content, lane: str, done: Callable[[SpoolError | None], None]) -> None:
+    def announce(self, envelope: Envelope, content: Content, lane: str, token: object, told: Told) -> None:
         arrival, is_copy = self._to_store(envelope, content, lane)
+        if is_copy:
+            told = self._forgetting(envelope.id, told)
+        self._handover.announce(arrival, token, told)
 
-        def settled(error: SpoolError | None) -> None:
-            if error is not None and is_copy:
-                self._forget_content(envelope.id)
-            done(error)
+    def _forgetting(self, message_id: str, told: Told) -> Told:
+        """``told``, which first removes the content file of a message that could not be stored."""
 
-        self._handover.announce(arrival, settled if is_copy else done)
+        def tell(outcomes: Sequence[tuple[Any, SpoolError | None]]) -> None:
+            if any(error is not None for _, error in outcomes):
+                self._forget_content(message_id)
+            told(outcomes)
+
+        return tell
 
     def _to_store(self, envelope: Envelope, content: Content, lane: str) -> tuple[ArrivalRows, bool]:
         """What is written of a new message; and whether a content file was made for it here."""

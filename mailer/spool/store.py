@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope, Recipient, State
@@ -33,6 +33,11 @@ class SpoolFull(SpoolError):
 
 class ContentLost(SpoolError):
     """The content of a stored message is missing or damaged; what was left of it is in ``emails/quarantine``."""
+
+
+Told = Callable[[Sequence[tuple[Any, SpoolError | None]]], None]
+"""Hears what became of announced messages, some at once: their tokens, each with None once it is durable, else with why it
+is not there. Called in the spool's own thread; must be quick and must not raise."""
 
 
 class Holder(enum.Enum):
@@ -147,10 +152,9 @@ class Store(Protocol):
         """Store a new message, due now. Returns when it is durable. Raises SpoolFull, SpoolError (also when closed)."""
         ...
 
-    def announce(self, envelope: Envelope, content: Content, lane: str, done: Callable[[SpoolError | None], None]) -> None:
-        """As ``submit``, without waiting: ``done`` is called in the spool's own thread, with None once the message is durable,
-        else with why it is not there, and must be quick. Raises SpoolError when closed; then ``done`` is not called.
-        """
+    def announce(self, envelope: Envelope, content: Content, lane: str, token: object, told: Told) -> None:
+        """As ``submit``, without waiting: ``told`` hears later what became of it. Raises SpoolError when closed, and then it
+        does not."""
         ...
 
     def adopt(self, stored: Stored) -> bool:
