@@ -2,7 +2,7 @@
 # venv (Python 3.11 or newer). What is set up lies in .venv/, what is built in build/ and dist/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint types docs bench build lock clean FORCE
+.PHONY: help run test test-all lint types docs bench torture build lock clean FORCE
 .DELETE_ON_ERROR:
 
 CONFIG ?= config.json
@@ -39,6 +39,9 @@ docs: .venv/run.stamp ## write docs/configuration.md anew from the schema
 
 bench: .venv/dev.stamp ## measure, side by side with Postfix (needs Debian's postfix package)
 	$(python) -m bench $(ARGS)
+
+torture: .venv/dev.stamp dist/mailer ## do everything to dist/mailer that may happen to it, and account for every message (1/2 hour)
+	$(python) -m tests.torture $(ARGS)
 
 build: dist/mailer ## freeze dist/mailer, one executable, with the newest Python at hand (PYTHON=… names another)
 	@ls -l dist/mailer
