@@ -59,7 +59,7 @@ class Trace(NamedTuple):
 
 def is_complete(content: bytes) -> bool:
     """Whether ``content``, the beginning of a message, surely holds its whole header block."""
-    return b"\r\n\r\n" in content or content.startswith(b"\r\n")
+    return content.find(b"\r\n\r\n") >= 0 or content.startswith(b"\r\n")
 
 
 def stamp(content: bytes, trace: Trace) -> bytes:

@@ -26,6 +26,7 @@ from mailer.smtp.replies import (
     Disconnect,
     Refused,
 )
+from mailer.smtp.wire import CR, LF, NUL
 from mailer.spool.store import ContentWriter, SpoolError, SpoolFull
 
 RELAYED_LINE_BYTES = 998  # RFC 5321 4.5.3.1.6, without CRLF
@@ -108,10 +109,10 @@ class Incoming:
 
     def _mend(self, piece: bytes) -> bytes:
         """The piece with CRLF alone for newlines. A piece never parts CR from LF, so each can be judged alone."""
-        if b"\0" in piece:  # RFC 5321 4.5.2 lets us refuse what RFC 5322 4 forbids; C programs downstream cut there
+        if NUL in piece:  # RFC 5321 4.5.2 lets us refuse what RFC 5322 4 forbids; C programs downstream cut there
             raise Refused(CONTENT_NUL)
         bare = piece.replace(b"\r\n", b"")  # half the time of counting three times
-        if b"\n" in bare or b"\r" in bare:
+        if LF in bare or CR in bare:
             if self._rules.reject_bare_newlines:
                 raise Refused(CONTENT_BARE_NEWLINE)
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")

@@ -32,6 +32,9 @@ TICK_SECONDS = 10.0
 """How long a read or write may block at a time; then the clock is looked at. A client that takes no replies is given up."""
 HANDSHAKE_SECONDS = 30.0
 
+NUL, LF, CR, DOT = b"\0\n\r."
+"""As numbers: to look for one of these in bytes takes a tenth of the time that looking for a byte string does."""
+
 _END_OF_DATA = b"\r\n.\r\n"
 _DOT_AT_LINE_START = _END_OF_DATA[:3]
 
@@ -125,7 +128,7 @@ class Wire:
         if self._skips_line:
             self._skips_line = False
             return self.read_line(limit)
-        if b"\n" in line or b"\r" in line or b"\0" in line:
+        if LF in line or CR in line or NUL in line:
             raise Refused(BARE_NEWLINE)
         if length > limit and (length > AUTH_LINE_BYTES or line[:5].upper() != b"AUTH "):
             raise Refused(LINE_TOO_LONG)
@@ -146,7 +149,7 @@ class Wire:
         """Deal with an unfinished line that is bad already: answer a bare LF, drop what exceeds the longest line."""
         pending = self._end - self._start
         if self._skips_line:
-            self._start = self._end - 1 if pending and self._buffer[self._end - 1] == 13 else self._end
+            self._start = self._end - 1 if pending and self._buffer[self._end - 1] == CR else self._end
         elif self._buffer.find(b"\n", self._start, self._end) >= 0:
             self._skips_line = True
             raise Refused(BARE_NEWLINE)
@@ -193,7 +196,7 @@ class Wire:
                 cut = self._cut()
                 self._start = cut
                 yield self._take(start, cut, at_line_start)
-                at_line_start = self._buffer[cut - 1] == 10 and self._buffer[cut - 2] == 13
+                at_line_start = self._buffer[cut - 1] == LF and self._buffer[cut - 2] == CR
             seen = max(0, self._end - self._start - 4)
             now = self._clock()
             self._check_rate(now, now)
@@ -202,7 +205,7 @@ class Wire:
     def _find_end(self, at_line_start: bool, seen: int) -> int:
         """Where the dot of the final CRLF.CRLF stands, or -1."""
         start = self._start
-        if at_line_start and seen == 0 and self._buffer[start] == 46 and self._buffer.startswith(b".\r\n", start, self._end):
+        if at_line_start and seen == 0 and self._buffer[start] == DOT and self._buffer.startswith(b".\r\n", start, self._end):
             return start
         at = self._buffer.find(_DOT_AT_LINE_START, start + seen, self._end)
         if at < 0:
@@ -217,10 +220,10 @@ class Wire:
         at = self._buffer.rfind(b"\r\n", self._start, self._end)
         if at >= 0:
             return at + 2
-        return self._end - 1 if self._buffer[self._end - 1] == 13 else self._end
+        return self._end - 1 if self._buffer[self._end - 1] == CR else self._end
 
     def _take(self, start: int, end: int, at_line_start: bool) -> bytes:
-        if at_line_start and self._buffer[start] == 46:
+        if at_line_start and self._buffer[start] == DOT:
             start += 1
         piece = bytes(self._view[start:end])
         return piece.replace(_DOT_AT_LINE_START, b"\r\n") if self._has_dots else piece
