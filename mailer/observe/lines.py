@@ -3,6 +3,9 @@
 A log call's format string is ours, its arguments may be anybody's. So the format is cut into its ``key=value`` tokens
 once, and each argument is rendered inside its own token: escaped, shortened, quoted as soon as it holds a space.
 
+Most lines need none of that. So a text line is first made by the format as a whole, and then one pattern tells whether
+it is what the careful way would have made: as many words and quoted texts as the format has, and nothing else.
+
 No threads, no locks: a ``Lines`` belongs to the one thread that writes the log. A record that cannot be formatted
 becomes a line that says so.
 """
@@ -16,10 +19,10 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mailer.mail.address import Address
+from mailer.observe.template import EVENT, KEY, WORD, Template, Token, cut, escaped
 
 MAX_VALUE_CHARS = 2_000
 """Longest value in a line: twice a reply's longest text, so that a hostile argument makes no endless line."""
@@ -29,11 +32,11 @@ MAX_TRACEBACK_CHARS = 16_000  # about 100 frames: enough to find the fault, boun
 _MAX_TEMPLATES = 2_000
 """Formats kept cut up: far more than the program has log calls, and bounded should one log outside text as a format."""
 
-_CONVERSION = re.compile(r"%(?:%|[#0\-+]*\d*(?:\.\d+)?[diouxXeEfFgGcrsa])")
-_TOKEN = re.compile(r"[^ ]+")
-_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
-_EVENT = re.compile(r"[a-z][a-z0-9_\-]*(?:\.[a-z0-9_\-]+)+")
-_WORD = re.compile(r"[!#-~]+")  # what needs neither quotes nor escapes; most values
+_SIMPLE_TYPES = frozenset({str, int, float, Address})  # those that are shown as "%s" shows them
+_LEVEL_NAMES = {
+    level: logging.getLevelName(level)
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+}
 _RESERVED_FIELDS = frozenset({"time", "level", "event", "thread", "text", "traceback"})
 # A local part behind quotes or up to what cannot be in one. Both are anchored or bounded: no text takes quadratic time.
 _ADDRESS = re.compile(r"""("[^"]{0,64}"|(?<![^\s<>",;:()\[\]@])[^\s<>",;:()\[\]@]+)(?=@[^\s@])""")
@@ -71,36 +74,14 @@ class Entry(NamedTuple):
     traceback: str
 
 
-class _Token(NamedTuple):
-    """One word of a format: ``key=template``, or a word of prose (``key`` empty), with its number of arguments.
-
-    ``is_bare``: the argument is the value, whole (``%s``, ``%d``, ``%r``); ``is_decimal``: it is its number (``%.1f``).
-    """
-
-    key: str
-    template: str
-    args: int
-    is_bare: bool
-    is_decimal: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """A format cut up. ``args`` is the number of arguments that it takes in all."""
-
-    event: str
-    tokens: tuple[_Token, ...]
-    args: int
-
-
 class Lines:
     """Makes lines of entries: ``as_json`` or text, addresses masked or not."""
 
     def __init__(self, as_json: bool, mask_addresses: bool) -> None:
         self._as_json = as_json
         self._mask = mask_addresses
-        self._templates: dict[str, _Template] = {}
-        self._second = -1
+        self._templates: dict[str, Template] = {}
+        self._second = -1.0
         self._second_text = ""
 
     def __repr__(self) -> str:
@@ -109,11 +90,29 @@ class Lines:
     def line(self, entry: Entry) -> str:
         """The line for ``entry``, with its newline at the end (text with a traceback: several, the others indented)."""
         try:
-            return self._write(entry, *self._fields(entry))
+            return self._simple_line(entry) or self._write(entry, *self._fields(entry))
         except _FORMAT_FAULTS as fault:
             form = entry.format if isinstance(entry.format, str) else type(entry.format).__name__
             why = f"{type(fault).__name__}: {fault}" if isinstance(fault, _WrongArguments) else type(fault).__name__
             return self._write(entry, "log.unformattable", [("format", _shortened(form, MAX_VALUE_CHARS)), ("why", why)])
+
+    def _simple_line(self, entry: Entry) -> str:
+        """The line, if the format as a whole makes one that nobody can mistake; else nothing."""
+        args, form, created = entry.args, entry.format, entry.created
+        if self._as_json or entry.traceback or not args or type(args) is not tuple or type(form) is not str:
+            return ""
+        template = self._templates.get(form) or self._template(form)
+        if not template.whole or len(args) != template.args or entry.level not in _LEVEL_NAMES:
+            return ""
+        if not _SIMPLE_TYPES.issuperset(map(type, args)):
+            return ""
+        text = template.whole % args
+        if len(text) > MAX_VALUE_CHARS or template.is_plain(text) is None or (self._mask and "@" in text):
+            return ""
+        second = created // 1.0
+        if second != self._second:
+            self._turn_to(second)
+        return f"{self._second_text}.{int((created - second) * 1000):03d}Z {_LEVEL_NAMES[entry.level]} {text}\n"
 
     def _fields(self, entry: Entry) -> tuple[str, list[tuple[str, object]]]:
         form = str(entry.format)
@@ -130,7 +129,7 @@ class Lines:
     def _write(self, entry: Entry, event: str, fields: list[tuple[str, object]]) -> str:
         return self._json(entry, event, fields) if self._as_json else self._text(entry, event, fields)
 
-    def _render(self, template: _Template, args: tuple[object, ...]) -> list[tuple[str, object]]:
+    def _render(self, template: Template, args: tuple[object, ...]) -> list[tuple[str, object]]:
         fields: list[tuple[str, object]] = []
         used = 0
         for token in template.tokens:
@@ -143,7 +142,7 @@ class Lines:
             fields.append((token.key, value))
         return fields
 
-    def _value(self, token: _Token, args: tuple[object, ...]) -> object:
+    def _value(self, token: Token, args: tuple[object, ...]) -> object:
         """The value of a token that is not its argument as it stands: text, or a number where that is all there is."""
         text = token.template % tuple(a if isinstance(a, (int, float)) else self._plain(a) for a in args)
         return _Decimal(text) if token.is_decimal else text
@@ -171,7 +170,7 @@ class Lines:
             parts.append(event)
         for key, value in fields:
             if isinstance(value, str):
-                shown = value if _WORD.fullmatch(value) else quoted(value)
+                shown = value if WORD.fullmatch(value) else quoted(value)
             else:
                 shown = "-" if value is None else str(value)
             parts.append(f"{key}={shown}" if key else shown)
@@ -210,64 +209,40 @@ class Lines:
 
     def _time(self, created: float) -> str:
         """RFC 3339 in UTC with milliseconds. The seconds' part is kept: thousands of lines share it."""
-        second = math.floor(created)
+        second = created // 1.0
         if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._turn_to(second)
         return f"{self._second_text}.{int((created - second) * 1000):03d}Z"
 
-    def _template(self, form: str) -> _Template:
+    def _turn_to(self, second: float) -> None:
+        self._second = second
+        self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+    def _template(self, form: str) -> Template:
         template = self._templates.get(form)
         if template is None:
             if len(self._templates) >= _MAX_TEMPLATES:
                 self._templates.clear()
-            template = self._templates[form] = _cut(form)
+            template = self._templates[form] = cut(form)
         return template
-
-
-def _cut(form: str) -> _Template:
-    tokens = []
-    event = ""
-    args = 0
-    for match in _TOKEN.finditer(escaped(form)):
-        word = match[0]
-        takes = sum(1 for conversion in _CONVERSION.finditer(word) if conversion[0] != "%%")
-        args += takes
-        if match.start() == 0 and _EVENT.fullmatch(word):
-            event = word
-            continue
-        key, equals, template = word.partition("=")
-        if not (equals and _KEY.fullmatch(key)):
-            key, template = "", word
-        template = template.replace('"%s"', "%s").replace("'%s'", "%s")  # quotes are put where they are needed
-        is_decimal = template[-1:] in "eEfFgG" and _CONVERSION.fullmatch(template) is not None
-        tokens.append(_Token(key, template, takes, template in ("%s", "%d", "%r"), is_decimal))
-    return _Template(event, tuple(tokens), args)
 
 
 def _words(text: str) -> tuple[str, list[tuple[str, object]]]:
     """A message that is not cut up: its event where it has one, and the rest as prose, which no reader takes for fields."""
     event, _, rest = _shortened(text, MAX_VALUE_CHARS).partition(" ")
-    if not _EVENT.fullmatch(event):
+    if not EVENT.fullmatch(event):
         return "", [("", text[:MAX_VALUE_CHARS])]
     if "=" not in rest:
         return event, [("", rest)] if rest else []
     fields: list[tuple[str, object]] = []
     for word in rest.split():
         key, equals, value = word.partition("=")
-        fields.append((key, value) if equals and _KEY.fullmatch(key) else ("", word))
+        fields.append((key, value) if equals and KEY.fullmatch(key) else ("", word))
     return event, fields
 
 
 def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}…(+{len(text) - most})"
-
-
-def escaped(text: str) -> str:
-    """``text`` with every control, line-breaking, invisible or unencodable character written as a backslash escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def quoted(text: str) -> str:

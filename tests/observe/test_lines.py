@@ -105,6 +105,34 @@ def test_no_argument_makes_a_second_line_or_field(one: str, two: bytes) -> None:
         assert (row["id"], row["end"]) == ("0abc", 7)
 
 
+class Careful(str):
+    """A text that a log line is made of with care, since its kind is none of the usual ones."""
+
+    __slots__ = ()
+
+
+VALUES = st.one_of(
+    st.text(max_size=20),
+    st.text(st.sampled_from('ab =@"\\\'<[%\n'), max_size=8),
+    st.sampled_from(["None", "b'x'", "250 2.0.0 Ok", "x id=evil", 'a" b="c', "x" * 2001]),
+)
+FORMS = [
+    "x.y id=%s a=%s b=%r", "x.y a=%r b=%r c=%r", "x.y id=%s: said <%s> to '%s'", "%s %s %s", "x.y a=%s.json b=%s%s",
+    "x.y a=<%r> b=%5s c=%s", 'x.y 100%% "q" a=%s b=%s c="%s"', "x.y é a=%s b=%s c=%s", "x.y =%s a==%s %r",
+]  # fmt: skip
+
+
+@given(st.sampled_from(FORMS), st.tuples(VALUES, VALUES, VALUES), st.booleans())
+def test_line_is_the_same_with_and_without_care(form: str, values: tuple[str, str, str], mask: bool) -> None:
+    assert text(form, *values, mask=mask) == text(form, *map(Careful, values), mask=mask)
+
+
+@given(st.integers(), st.floats(), st.sampled_from([ALICE, NULL_SENDER, Address('"a b"', "x")]), st.booleans())
+def test_numbers_and_addresses_are_the_same_with_and_without_care(one: int, two: float, who: Address, mask: bool) -> None:
+    for form in ("x.y a=%d b=%.3f c=%s d=%s", "x.y a=%s b=%s c=%r d=%r", "x.y a=%ds b=%gs c=<%s> d=%s", "%d %f %s %s"):
+        assert text(form, one, two, who, "x", mask=mask) == text(form, one, two, who, Careful("x"), mask=mask)
+
+
 @given(st.text(max_size=300))
 def test_message_without_arguments_makes_one_line(message: str) -> None:
     assert text(message)[:-1].isprintable()
