@@ -291,6 +291,37 @@ def test_argument_that_breaks_in_its_own_way_costs_one_line_at_most() -> None:
     assert "x.after" in text
 
 
+def test_handlers_of_others_and_formats_with_names_get_what_they_need() -> None:
+    class Kept(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.records: list[logging.LogRecord] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.records.append(record)
+
+    kept = Kept()
+    with pipe() as (reader, writer):
+        with logging_to(LoggingConfig(), writer):
+            logging.getLogger().addHandler(kept)
+            LOG.warning("x.y a=%s", 1)
+            LOG.info("x.y a=%(a)s", {"a": 2})
+            logging.getLogger().removeHandler(kept)
+        os.close(writer)
+        text = read_to_end(reader)
+    assert [record.getMessage() for record in kept.records] == ["x.y a=1", "x.y a=2"]
+    assert [(record.levelno, record.name) for record in kept.records] == [(30, "mailer.test"), (20, "mailer.test")]
+    assert "x.y a=1\n" in text
+    assert '"x.y a=2"\n' in text
+
+
+def test_closing_gives_back_what_it_had_set() -> None:
+    before = logging.getLogRecordFactory(), logging.logThreads, logging.getLogger().level
+    with pipe() as (_, writer), logging_to(LoggingConfig(), writer):
+        assert logging.getLogRecordFactory() is not before[0]
+    assert (logging.getLogRecordFactory(), logging.logThreads, logging.getLogger().level) == before
+
+
 def test_closing_twice_is_closing_once() -> None:
     with pipe() as (_, writer):
         output = open_log(LoggingConfig(), writer)
