@@ -2,7 +2,7 @@
 # venv (Python 3.11 or newer). What is set up lies in .venv/, what is built in build/ and dist/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint types docs bench torture build lock clean FORCE
+.PHONY: help run test test-all lint types docs bench fuzz torture build lock clean FORCE
 .DELETE_ON_ERROR:
 
 CONFIG ?= config.json
@@ -43,6 +43,9 @@ bench: .venv/dev.stamp ## measure, side by side with Postfix (needs Debian's pos
 torture: .venv/dev.stamp dist/mailer ## do everything to dist/mailer that may happen to it, and account for every message (1/2 hour)
 	$(python) -m tests.torture $(ARGS)
 
+fuzz: .venv/fuzz.stamp ## feed the parsers with what nobody thought of, 10 minutes each (ARGS="--minutes 1 session")
+	$(python) -m tests.fuzz $(ARGS)
+
 build: dist/mailer ## freeze dist/mailer, one executable, with the newest Python at hand (PYTHON=… names another)
 	@ls -l dist/mailer
 	@dist/mailer --version
@@ -50,7 +53,7 @@ build: dist/mailer ## freeze dist/mailer, one executable, with the newest Python
 lock: ## pin the newest versions that requirements*.in allow, with the hashes of all their public files
 	python=$$(deploy/choose-python run) && "$$python" -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2
-	for name in requirements requirements-dev requirements-build; do \
+	for name in requirements requirements-dev requirements-build requirements-fuzz; do \
 		env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null \
 		CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/python -m piptools compile --quiet --upgrade --generate-hashes \
 		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
@@ -71,6 +74,11 @@ clean: ## remove what was set up and built; configuration, spool and mail stay
 .venv/dev.stamp: .venv/run.stamp requirements-dev.txt
 	@echo "installing what the tests need"
 	@$(python) $(pip_install) -r requirements-dev.txt
+	@touch $@
+
+.venv/fuzz.stamp: .venv/dev.stamp requirements-fuzz.txt
+	@echo "installing atheris"
+	@$(python) $(pip_install) -r requirements-fuzz.txt
 	@touch $@
 
 # Changes only when another interpreter is chosen, and only then the environment below is made anew.

@@ -1,0 +1,23 @@
+"""One target under atheris, in this process, until libFuzzer's options say enough; see ``__main__.py``.
+
+The program's modules are instrumented as they are imported, so nothing of them may be imported before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+
+def main() -> None:
+    name = sys.argv.pop(1)
+    atheris: Any = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=["mailer"]):
+        target = importlib.import_module(f"tests.fuzz.{name}")
+    atheris.Setup(sys.argv, target.check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
