@@ -21,6 +21,7 @@ TRIALS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "kill": kill.run,
     "points": points.run,
     "faults": faults.run,
+    "starts": faults.run_starts,
     "providers": providers.run,
     "names": names.run,
     "clock": clock.run,

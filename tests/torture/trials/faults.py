@@ -19,7 +19,7 @@ from tests.torture.sink import Mood
 from tests.torture.source import Load
 from tests.torture.stage import Plan, Stage
 
-POSITIONS = (*range(1, 13), 15, 20, 27, 40)
+POSITIONS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 23, 40)
 QUICK_POSITIONS = (1, 3)
 STARTS, QUICK_STARTS = 6, 1
 """How many positions, spread evenly over the calls of a start, are tried of each call and error."""
@@ -32,15 +32,29 @@ LOAD = Load(sessions=6, sizes=(1_000, 4_000, 4_000, 300_000))
 
 
 def run(plan: Plan) -> Iterator[Row]:
-    try:
-        find_strace()
-    except InjectionError as missing:
-        yield Row("failing system calls", 0, None, notes=(str(missing),))
+    """Faults while it works."""
+    if why := _why_not():
+        yield Row("system calls fail while it works", 0, None, notes=(why,))
         return
     for call in CALLS:
         yield _while_it_works(plan, call)
+
+
+def run_starts(plan: Plan) -> Iterator[Row]:
+    """Faults while it starts."""
+    if why := _why_not():
+        yield Row("system calls fail while it starts", 0, None, notes=(why,))
+        return
     for error in ERRORS:
         yield _while_it_starts(plan, error)
+
+
+def _why_not() -> str:
+    try:
+        find_strace()
+    except InjectionError as missing:
+        return str(missing)
+    return ""
 
 
 def _while_it_works(plan: Plan, call: str) -> Row:
