@@ -1,8 +1,6 @@
 """The archive: a copy of every accepted message in ``emails/archive/YYYY-MM-DD.mbox``, written off the hot path.
 
-The form is mboxrd: a ``From `` line with sender and date, line ends LF, lines that begin like it quoted with ``>``. One
-``Envelope-To:`` line for each recipient follows the ``From `` line, since a Bcc'ed recipient stands nowhere else; the
-message is otherwise as it was accepted. The day is that of the acceptance in local time.
+The form is mboxrd (``mbox``). The day is that of the acceptance in local time.
 
 Threads: one of its own writes; any thread adds. One lock guards the queue between them, whose condition ``_room`` wakes
 those who wait for room. How it fails: never at the caller. A message that finds no room within a second, or that
@@ -12,22 +10,23 @@ cannot be written, is dropped, counted and told in the log at most once a minute
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import logging
 import os
 import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
 from io import FileIO
-from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from mailer.mail.content import CHUNK_BYTES, Content, FileContent
 from mailer.mail.envelope import Envelope
 from mailer.service import Service
+from mailer.spool.mbox import mboxrd
 from mailer.spool.places import PRIVATE_FILE, Places, make_private_directory
 
 log = logging.getLogger(__name__)
@@ -36,18 +35,13 @@ MOST_MESSAGES = 1000
 MOST_BYTES = 32 * 1024 * 1024  # also bounds the open files: at most 128 messages over 256 KiB
 GATHER_SECONDS = 0.1  # messages are written together, so that mail under way is disturbed ten times a second at most
 ROOM_WAIT_SECONDS = 1.0  # a session may wait so long for the archive, and no longer
-MOST_RECIPIENTS = 1000  # Envelope-To lines of one message
 SWEEP_SECONDS = 3600.0  # between looks for files that are too old
 REPEAT_LOG_SECONDS = 60.0
-_LONGEST_CARRY_BYTES = 1024 * 1024  # of a line without an end; what follows is surely no start of a line
 
 _DAY = re.compile(r"(\d{4}-\d{2}-\d{2})\.mbox")
-_LOOKS_LIKE_FROM = re.compile(rb"(?<=\n)(?=>*From )")
-_BLANK = re.compile(r"\s")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     envelope: Envelope
     content: Content
     file: BinaryIO | None  # opened when added: the spool may unlink the content before its turn comes
@@ -100,12 +94,12 @@ class Archive:
         if isinstance(content, FileContent):
             with contextlib.suppress(OSError):
                 file = content.path.open("rb")
-        entry = _Entry(envelope, content, file)
+        entry, size = _Entry(envelope, content, file), content.size
         with self._lock:
-            fits = self._fits(content.size) or self._wait_for_room(content.size)
+            fits = self._fits(size) or self._wait_for_room(size)
             if fits:
                 self._queue.append(entry)
-                self._bytes += content.size
+                self._bytes += size
                 is_first = len(self._queue) == 1
             else:
                 self._dropped += 1
@@ -124,7 +118,7 @@ class Archive:
             entries, self._queue, self._bytes, self._is_full = self._queue, [], 0, False
             is_closing = self._is_closing
             self._room.notify_all()
-        for day, of_day in groupby(entries, key=lambda entry: _day_of(entry.envelope.accepted_at)):
+        for day, of_day in itertools.groupby(entries, key=_day_of_entry):
             self._write(day, list(of_day))
         self._tell(now)
         if entries:
@@ -157,15 +151,11 @@ class Archive:
         try:
             make_private_directory(self._folder)
             with _open(self._folder / f"{day}.mbox") as box:
-                for entry in entries:
-                    start = box.seek(0, os.SEEK_END)
-                    try:
-                        for piece in _gathered(_mboxrd(entry)):
-                            _write_all(box, piece)
-                        failed -= 1
-                    except OSError as error:
-                        self._last_error = f"{error.strerror or error}"
-                        box.truncate(start)
+                for together in _together(entries):
+                    if self._append(box, together):
+                        failed -= len(together)
+                    elif len(together) > 1:  # whose fault it was shows when they are written one by one
+                        failed -= sum(self._append(box, [entry]) for entry in together)
         except OSError as error:
             self._last_error = f"{error.strerror or error}"
         finally:
@@ -175,6 +165,18 @@ class Archive:
         if failed:
             with self._lock:
                 self._dropped += failed
+
+    def _append(self, box: FileIO, entries: list[_Entry]) -> bool:
+        """Append entries, all or none; whether it went well. Raises OSError when not even that can be had."""
+        start = box.seek(0, os.SEEK_END)
+        try:
+            for piece in _gathered(entries):
+                _write_all(box, piece)
+        except OSError as error:
+            self._last_error = f"{error.strerror or error}"
+            box.truncate(start)
+            return False
+        return True
 
     def _tell(self, now: float) -> None:
         dropped = self.dropped
@@ -197,8 +199,17 @@ class Archive:
                     log.info("archive.removed path=%s days=%d", path, self.days)
 
 
+def _day_of_entry(entry: _Entry) -> str:
+    return _day_of_minute(entry.envelope.accepted_at // 60.0)
+
+
 def _day_of(time_of_day: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(time_of_day))
+    return _day_of_minute(time_of_day // 60.0)
+
+
+@functools.lru_cache(16)  # a day begins with a minute, whatever the time zone
+def _day_of_minute(minute: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(minute * 60.0))
 
 
 def _open(path: Path) -> FileIO:
@@ -208,14 +219,31 @@ def _open(path: Path) -> FileIO:
     return FileIO(descriptor, "wb")  # without a buffer: what failed to be written must not be written later
 
 
-def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Pieces joined to a size that is worth a write."""
+def _together(entries: list[_Entry]) -> Iterator[list[_Entry]]:
+    """Neighbours that are worth one write: small ones up to ``CHUNK_BYTES``, a large one alone."""
+    held: list[_Entry] = []
+    size = 0
+    for entry in entries:
+        if held and size + entry.envelope.size > CHUNK_BYTES:
+            yield held
+            held, size = [], 0
+        held.append(entry)
+        size += entry.envelope.size
+    if held:
+        yield held
+
+
+def _gathered(entries: list[_Entry]) -> Iterator[bytes]:
+    """The entries' bytes in pieces of a size that is worth a write."""
     held: list[bytes] = []
-    for piece in pieces:
-        held.append(piece)
-        if sum(map(len, held)) >= CHUNK_BYTES:
-            yield b"".join(held)
-            held = []
+    size = 0
+    for entry in entries:
+        for piece in mboxrd(*entry):
+            held.append(piece)
+            size += len(piece)
+            if size >= CHUNK_BYTES:
+                yield b"".join(held)
+                held, size = [], 0
     yield b"".join(held)
 
 
@@ -223,41 +251,3 @@ def _write_all(box: FileIO, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
         view = view[box.write(view) or 0 :]
-
-
-def _mboxrd(entry: _Entry) -> Iterator[bytes]:
-    envelope = entry.envelope
-    sender = _BLANK.sub("-", str(envelope.sender)) or "MAILER-DAEMON"  # RFC 4155: the addr-spec ends at the first blank
-    lines = [f"From {sender} {time.asctime(time.gmtime(envelope.accepted_at))}\n"]
-    lines += [f"Envelope-To: {recipient.address}\n" for recipient in envelope.recipients[:MOST_RECIPIENTS]]
-    yield "".join(lines).encode("utf-8", "replace")
-    file = entry.file
-    yield from quoted(entry.content.chunks() if file is None else iter(lambda: file.read(CHUNK_BYTES), b""))
-    yield b"\n"
-
-
-def quoted(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines with LF as their end, and ``>`` before each that looks like a ``From `` line, quoted or not."""
-    carry, before = b"", b"\n"
-    for chunk in chunks:
-        data = carry + chunk
-        cut = data.rfind(b"\n") + 1
-        if cut == 0:
-            if len(data) < _LONGEST_CARRY_BYTES:
-                carry = data
-                continue
-            cut = len(data) - 1  # the last byte may be a CR whose LF comes next
-        carry = data[cut:]
-        yield _quote(before, data[:cut])
-        before = data[cut - 1 : cut]
-    if carry:
-        yield _quote(before, carry)
-        yield b"\n"
-
-
-def _quote(before: bytes, block: bytes) -> bytes:
-    """``before`` is the byte in front of the block: a line begins where it is LF."""
-    block = b"\n".join(block.split(b"\r\n"))  # replace would take longer by a half
-    if b"From " not in block:
-        return block
-    return _LOOKS_LIKE_FROM.sub(b">", before + block)[1:]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mailer.mail.content import FileContent, MemoryContent
 from mailer.spool import archive as module
-from mailer.spool.archive import Archive, quoted
+from mailer.spool.archive import Archive
+from mailer.spool.mbox import mboxrd, quoted
 from tests.spool.messages import T0, WAIT_SECONDS, envelope
 
 DAY = time.strftime("%Y-%m-%d", time.localtime(T0))
@@ -134,6 +135,25 @@ def test_message_that_fails_in_the_middle_leaves_no_trace(tmp_path: Path) -> Non
     assert archive.dropped == 1
 
 
+def test_messages_written_together_are_tried_alone_when_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = module._write_all
+
+    def fail_for_second(box: io.FileIO, piece: bytes) -> None:
+        write(box, piece[: len(piece) // 2])  # half of it was written when the disk was full
+        if b"second" in piece:
+            raise OSError("no space left")
+        write(box, piece[len(piece) // 2 :])
+
+    monkeypatch.setattr(module, "_write_all", fail_for_second)
+    archive = Archive(tmp_path, 7)
+    for text in (b"first", b"second", b"third"):
+        archive.add(envelope(), MemoryContent(text))
+    archive.step(T0)
+    assert re.findall(rb"^(first|second|third)$", written(tmp_path), re.MULTILINE) == [b"first", b"third"]
+    assert written(tmp_path).count(b"From app@") == 2
+    assert archive.dropped == 1
+
+
 def test_files_are_removed_after_their_days(tmp_path: Path) -> None:
     folder = tmp_path / "emails" / "archive"
     folder.mkdir(parents=True)
@@ -181,3 +201,6 @@ def test_quoting_does_not_depend_on_how_the_content_is_cut(pieces: list[bytes]) 
         b">" + line if re.match(rb">*From ", line) else line for line in io.BytesIO(lines).readlines()
     )
     assert got == (expected + b"\n" if expected and not expected.endswith(b"\n") else expected)
+    in_memory = b"".join(mboxrd(envelope(), MemoryContent(whole), None))
+    assert in_memory == b"".join(mboxrd(envelope(), FileContent(Path("gone"), len(whole)), io.BytesIO(whole)))
+    assert in_memory.endswith(b"x@example.org\n" + got + b"\n")
