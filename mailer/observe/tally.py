@@ -64,9 +64,9 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        seconds = max(seconds, 0.0)  # a clock set back between two readings
         self.counts[bisect.bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
+        if seconds > 0.0:  # less than nothing: a clock set back between two readings
+            self.total += seconds
 
     def copy(self) -> Histogram:
         other = Histogram(self.bounds)
@@ -161,9 +161,12 @@ class Tally:
         counts = self._counts
         provider = self._provider(event.way)
         counts.attempts[provider, _outcome(event)] += 1
-        for outcome, recipients in zip(RECIPIENT_OUTCOMES, (event.delivered, event.deferred, event.refused), strict=True):
-            if recipients:
-                counts.attempt_recipients[provider, outcome] += recipients
+        if event.delivered:
+            counts.attempt_recipients[provider, "delivered"] += event.delivered
+        if event.deferred:
+            counts.attempt_recipients[provider, "deferred"] += event.deferred
+        if event.refused:
+            counts.attempt_recipients[provider, "refused"] += event.refused
         if event.queue_seconds is not None:
             counts.queue.observe(event.queue_seconds)
         histogram = counts.delivery.get(provider)
