@@ -1,55 +1,95 @@
-"""``python -m bench``: the relay's rate beside Postfix, its memory under a backlog, its start. Exit status 1: not as wanted."""
+"""``python -m bench [figure …]``: measure mailer beside its peers and print one table of what was found and what is wanted.
+
+Exit status 0: all that is wanted was reached; 1: something was missed; 2: something could not be measured.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import memory, relay
-from bench.subjects import Program
-from bench.traffic import Load
+from bench.call import Call, Program, say
+from bench.figures import costs, growth, large, latency, memory, options, rate, recipients, start, tls
+from bench.table import MISSED, NOT_MEASURED, Gap, Row, render
+from bench.traffic import BenchError
 from mailer.mail.outcome import MailerError
 
-EXIT_OK, EXIT_NOT_AS_WANTED, EXIT_FAULT = 0, 1, 2
+EXIT_OK, EXIT_MISSED, EXIT_NOT_MEASURED = 0, 1, 2
+
+FIGURES: dict[str, Callable[[Call], list[Row]]] = {
+    "rate": rate.measure,
+    "tls": tls.measure,
+    "large": large.measure,
+    "cpu": costs.measure_cpu,
+    "fsync": costs.measure_fsync,
+    "latency": latency.measure,
+    "options": options.measure,
+    "recipients": recipients.measure,
+    "idle": latency.measure_idle,
+    "start": start.measure,  # these three share one full spool; growth, which changes it, is the last
+    "memory": memory.measure,
+    "growth": growth.measure,
+}
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.figures if name not in FIGURES]
+    if unknown:
+        parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    program = Program(options.executable, options.python)
     folder = Path(tempfile.mkdtemp(prefix="mailer-bench-", dir=options.folder))
-    program = Program(options.executable)
-    load = Load(options.messages or 5000, options.sessions, options.size, reuse=True)
     try:
-        if options.what == "memory":
-            is_as_wanted = memory.measure(program, folder, load if options.messages else memory.default_load(load))
-        elif options.what == "start":
-            is_as_wanted = memory.measure_start(program, folder)
-        else:
-            is_as_wanted = relay.measure(relay.Plan(program, folder, load, options.rounds, not options.no_postfix))
-    except MailerError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return EXIT_FAULT
+        call = Call(program, folder, options.rounds, options.quick, program.is_free_threaded(), options.keep)
+        print(_conditions(call), flush=True)
+        rows: list[Row | Gap] = []
+        for name in options.figures or FIGURES:
+            rows += _measured(name, call)
+    except BenchError as error:
+        say(f"bench: {error}")
+        return EXIT_NOT_MEASURED
     finally:
         if options.keep:
-            print(f"kept: {folder}", file=sys.stderr)
+            say(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    return EXIT_OK if is_as_wanted else EXIT_NOT_AS_WANTED
+    print(f"\n{render(rows)}")
+    verdicts = {row.verdict for row in rows}
+    return EXIT_NOT_MEASURED if NOT_MEASURED in verdicts else EXIT_MISSED if MISSED in verdicts else EXIT_OK
+
+
+def _measured(name: str, call: Call) -> list[Row] | list[Gap]:
+    try:
+        return FIGURES[name](call)
+    except (MailerError, OSError) as error:  # one figure that cannot be measured is no reason to lose the others
+        say(f"bench: {name}: {error}")
+        return [Gap(name, str(error).partition("\n")[0])]
+
+
+def _conditions(call: Call) -> str:
+    """What the figures hold for."""
+    quick = "; A TRY-OUT WITH SMALL NUMBERS, WHICH PROVES NOTHING" if call.is_quick else ""
+    machine = f"{os.cpu_count()} processors, Linux {platform.release()}"
+    return f"{call.program.version()}; {call.rounds} rounds; {machine}{quick}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", default="relay", choices=("relay", "memory", "start"), help="default: relay")
-    parser.add_argument("--rounds", type=int, default=5, help="alternations of mailer and Postfix (5)")
-    parser.add_argument("--messages", type=int, help="messages a run (5000; memory: 100000)")
-    parser.add_argument("--sessions", type=int, default=20, help="sessions of smtp-source at once (20)")
-    parser.add_argument("--size", type=int, default=4096, help="bytes a message, without its header (4096)")
-    parser.add_argument("--executable", type=Path, help="measure this executable (dist/mailer) instead of the source")
-    parser.add_argument("--no-postfix", action="store_true", help="mailer alone")
-    parser.add_argument("--folder", type=Path, help="where mailer's data go (the folder for temporary files)")
-    parser.add_argument("--keep", action="store_true", help="keep mailer's data and log")
+    parser.add_argument("figures", nargs="*", metavar="figure", help=f"of {', '.join(FIGURES)}; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="how often the relays take turns (5)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--executable", type=Path, help="measure this executable (dist/mailer) instead of the source")
+    what.add_argument("--python", type=Path, help="run the source with this interpreter, for example a free-threaded one")
+    parser.add_argument("--quick", action="store_true", help="small numbers: whether it runs, not how fast it is")
+    parser.add_argument("--folder", type=Path, help="where the data lie, but Postfix's queue (the folder for temporary files)")
+    parser.add_argument("--keep", action="store_true", help="keep the data and logs")
     return parser
 
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -122,16 +122,25 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What smtp-source sends. ``reuse``: all messages of a session over one connection, else one connection each."""
+    """What smtp-source sends. ``reuse``: all messages of a session over one connection, else one connection each.
+
+    ``size_bytes`` is without the header. Several ``recipients`` of a message are 1recipient@…, 2recipient@….
+    """
 
     messages: int
     sessions: int
     size_bytes: int
-    reuse: bool
+    reuse: bool = True
+    recipients: int = 1
+
+    def of(self, messages: int) -> Load:
+        """The same load with so many messages."""
+        return replace(self, messages=messages)
 
     def send_to(self, port: int, timeout_seconds: float) -> None:
         """Send it all; returns when every message has its 250. Raises BenchError when one is refused."""
         command = [program("smtp-source"), *(["-d"] if self.reuse else []), "-s", str(self.sessions), "-l", str(self.size_bytes)]
+        command += ["-r", str(self.recipients)] if self.recipients > 1 else []
         command += ["-m", str(self.messages), "-f", "sender@bench.test", "-t", "recipient@bench.test", f"127.0.0.1:{port}"]
         done = subprocess.run(command, capture_output=True, check=False, timeout=timeout_seconds)
         if done.returncode != 0:

@@ -37,6 +37,7 @@ _MASTER_CF = """\
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
 tlsmgr    unix - - n 1000? 1 tlsmgr
+tlsproxy  unix - - n - 0 tlsproxy
 rewrite   unix - - n - - trivial-rewrite
 bounce    unix - - n - 0 bounce
 defer     unix - - n - 0 bounce
@@ -135,6 +136,11 @@ class Postfix:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+    @property
+    def group(self) -> int:
+        """The process group of the master and all its daemons; 0 while it does not run."""
+        return 0 if self._master is None else self._master.pid
 
     @property
     def queue_folder(self) -> Path:

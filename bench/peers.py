@@ -1,0 +1,119 @@
+"""What mailer is measured beside: Postfix as it comes and tuned, a plain Python relay, and nothing at all.
+
+Each is a ``Relay`` and a context manager. No threads, no locks. Fails with ``BenchError`` or ``PostfixError``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from bench.call import ROOT
+from bench.subjects import wait
+from bench.traffic import Sink, tail, wait_until_serving
+from tests.support.group import Group
+from tests.support.postfix import Postfix, Setup, free_port
+
+TUNED = {
+    # A second's pause for a client that sends faster than mail leaves. It protects the queue; for throughput it is the first
+    # thing to go.
+    "in_flow_delay": "0",
+    # 100 by default. smtpd, cleanup and smtp each get as many as there is work for.
+    "default_process_limit": "200",
+    # A daemon ends after 100 requests by default, and another is forked and reads its configuration.
+    "max_use": "10000",
+    # Connections to one destination: 5 to begin with and at most 20 by default, and here there is one destination.
+    "initial_destination_concurrency": "20",
+    "default_destination_concurrency_limit": "50",
+    # A refused or lost delivery does not lower that number, as it does by default.
+    "default_destination_concurrency_negative_feedback": "0",
+    # Connections to the relay host are kept from the first message on, not only once there is a backlog; and as long as here
+    # there is another message within ten seconds.
+    "smtp_connection_cache_destinations": "$relayhost",
+    "smtp_connection_cache_time_limit": "10s",
+    # No lookup of the client's name at each connection, and none in the DNS at all.
+    "smtpd_peername_lookup": "no",
+    "smtp_dns_support_level": "disabled",
+    # Nothing is mapped, filtered or rewritten here; so no daemon is asked whether it should be.
+    "receive_override_options": "no_address_mappings, no_header_body_checks, no_milters",
+    "local_header_rewrite_clients": "",
+    # Counts per client in anvil(8) are of no use for clients on loopback.
+    "smtpd_client_connection_count_limit": "0",
+    "smtpd_client_connection_rate_limit": "0",
+}
+"""What an expert sets for throughput without giving up that a message is on disk, fsync'd, before its 250. The queue stays on
+the same disk as mailer's spool, and no file system is mounted without barriers."""
+
+
+class PostfixRelay:
+    """Postfix relaying to one port, with the defaults of Debian's package but for ``settings``."""
+
+    def __init__(self, upstream_port: int, name: str = "Postfix", settings: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._postfix = Postfix(Setup(relay_to=("127.0.0.1", upstream_port), settings=settings or {}))
+
+    def __enter__(self) -> PostfixRelay:
+        self._postfix.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._postfix.stop()
+
+    @property
+    def port(self) -> int:
+        return self._postfix.port
+
+    @property
+    def group(self) -> int:
+        return self._postfix.group
+
+    def wait_until_idle(self) -> None:
+        wait(lambda: self._postfix.queued() == 0, f"Postfix's queue did not empty:\n{self._postfix.log_text()[-2000:]}")
+
+
+class PlainRelay:
+    """``bench/plain_relay.py``, run by the interpreter that runs the bench."""
+
+    name = "aiosmtpd + smtplib"
+
+    def __init__(self, upstream_port: int, folder: Path) -> None:
+        self.port = free_port()
+        self._upstream_port = upstream_port
+        self._spool = folder / "plain"
+        self._log = folder / "plain.log"
+        self._group: Group | None = None
+
+    def __enter__(self) -> PlainRelay:
+        # env -C: python -m finds the package from where it runs.
+        command: list[str | Path] = ["env", "-C", ROOT, sys.executable, "-m", "bench.plain_relay"]
+        command += [str(self.port), str(self._upstream_port), self._spool]
+        self._group = Group(command, self._log)
+        wait_until_serving(self.port, self._group, self._log)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._group is not None:
+            self._group.stop()
+
+    @property
+    def group(self) -> int:
+        return 0 if self._group is None else self._group.pid
+
+    def wait_until_idle(self) -> None:
+        wait(lambda: not os.listdir(self._spool), f"the plain relay did not send all:\n{tail(self._log)}")  # noqa: PTH208
+
+
+class Ceiling:
+    """No relay: smtp-source straight into smtp-sink, which is as fast as both ends and the loopback are."""
+
+    name = "nothing between"
+    group = 0
+
+    def __init__(self, sink: Sink) -> None:
+        self.port = sink.port
+
+    def wait_until_idle(self) -> None:
+        return

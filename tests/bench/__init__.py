@@ -1,0 +1,1 @@
+"""Tests of bench/: its arithmetic and its parsing, no figures."""
