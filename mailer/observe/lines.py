@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mailer.mail.address import Address
+from mailer.mail.outcome import Reply, Stage
 from mailer.observe.template import EVENT, KEY, WORD, Template, Token, cut, escaped
 
 MAX_VALUE_CHARS = 2_000
@@ -32,7 +33,7 @@ MAX_TRACEBACK_CHARS = 16_000  # about 100 frames: enough to find the fault, boun
 _MAX_TEMPLATES = 2_000
 """Formats kept cut up: far more than the program has log calls, and bounded should one log outside text as a format."""
 
-_SIMPLE_TYPES = frozenset({str, int, float, Address})  # those that are shown as "%s" shows them
+_SIMPLE_TYPES = frozenset({str, int, float, Address, Reply, Stage})  # those of usual lines that are shown as "%s" shows them
 _LEVEL_NAMES = {
     level: logging.getLevelName(level)
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)

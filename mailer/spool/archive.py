@@ -23,7 +23,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from mailer.mail.content import CHUNK_BYTES, Content, FileContent
+from mailer.mail.content import CHUNK_BYTES, Content, FileContent, MemoryContent
 from mailer.mail.envelope import Envelope
 from mailer.service import Service
 from mailer.spool.mbox import mboxrd
@@ -170,7 +170,7 @@ class Archive:
         """Append entries, all or none; whether it went well. Raises OSError when not even that can be had."""
         start = box.seek(0, os.SEEK_END)
         try:
-            for piece in _gathered(entries):
+            for piece in _gathered(entries[0]) if len(entries) == 1 else _joined(entries):
                 _write_all(box, piece)
         except OSError as error:
             self._last_error = f"{error.strerror or error}"
@@ -220,30 +220,38 @@ def _open(path: Path) -> FileIO:
 
 
 def _together(entries: list[_Entry]) -> Iterator[list[_Entry]]:
-    """Neighbours that are worth one write: small ones up to ``CHUNK_BYTES``, a large one alone."""
+    """Neighbours that are worth one write: some with content in memory, up to ``CHUNK_BYTES``, or one that is larger."""
     held: list[_Entry] = []
     size = 0
     for entry in entries:
-        if held and size + entry.envelope.size > CHUNK_BYTES:
+        content = entry.content
+        more = len(content.data) if isinstance(content, MemoryContent) else CHUNK_BYTES
+        if held and size + more > CHUNK_BYTES:
             yield held
             held, size = [], 0
         held.append(entry)
-        size += entry.envelope.size
+        size += more
     if held:
         yield held
 
 
-def _gathered(entries: list[_Entry]) -> Iterator[bytes]:
-    """The entries' bytes in pieces of a size that is worth a write."""
+def _joined(entries: list[_Entry]) -> Iterator[bytes]:
+    pieces: list[bytes] = []
+    for entry in entries:
+        pieces += mboxrd(*entry)
+    yield b"".join(pieces)
+
+
+def _gathered(entry: _Entry) -> Iterator[bytes]:
+    """The entry's bytes in pieces of a size that is worth a write."""
     held: list[bytes] = []
     size = 0
-    for entry in entries:
-        for piece in mboxrd(*entry):
-            held.append(piece)
-            size += len(piece)
-            if size >= CHUNK_BYTES:
-                yield b"".join(held)
-                held, size = [], 0
+    for piece in mboxrd(*entry):
+        held.append(piece)
+        size += len(piece)
+        if size >= CHUNK_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
     yield b"".join(held)
 
 

@@ -53,7 +53,10 @@ class Arrival(Gate):
     __slots__ = ("rows",)
 
     def __init__(self, rows: ArrivalRows) -> None:
-        super().__init__()
+        self._lock = threading.Lock()  # as Gate's own does: one call less for each message
+        self._lock.acquire()
+        self.error = None
+        self.is_settled = False
         self.rows = rows
 
 

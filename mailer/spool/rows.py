@@ -64,8 +64,11 @@ def arrival_row(envelope: Envelope, lane: str, body: int, crc: int, size: int) -
         at = _time(at) or 0.0
     options, recipients = envelope.options, envelope.recipients
     count = 1 + (recipients[0].index if len(recipients) == 1 else max((r.index for r in recipients), default=-1))
+    sender = envelope.sender.text
+    if not f"{sender}{lane}".isascii():
+        sender, lane = plain_text(sender), plain_text(lane)
     return (
-        envelope.id, plain_text(envelope.sender.text), plain_text(lane), PENDING, READY, at, 0, "", "", _IN_SPOOL,
+        envelope.id, sender, lane, PENDING, READY, at, 0, "", "", _IN_SPOOL,
         body, crc, size, count, int(options.is_report), at, None, _options_text(options),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer.mail.address import NULL_SENDER, Address
-from mailer.mail.outcome import Reply
+from mailer.mail.outcome import Reply, Stage
 from mailer.observe.lines import MAX_VALUE_CHARS, Entry, Lines
 
 AT = 1795322281.1239  # 2026-11-22T04:38:01.123Z
@@ -127,8 +127,12 @@ def test_line_is_the_same_with_and_without_care(form: str, values: tuple[str, st
     assert text(form, *values, mask=mask) == text(form, *map(Careful, values), mask=mask)
 
 
-@given(st.integers(), st.floats(), st.sampled_from([ALICE, NULL_SENDER, Address('"a b"', "x")]), st.booleans())
-def test_numbers_and_addresses_are_the_same_with_and_without_care(one: int, two: float, who: Address, mask: bool) -> None:
+REPLIES = [Reply(250, "2.0.0", "Ok"), Reply(250, "", ""), Reply(550, "", 'a"@b'), Reply(451, "", "a\nb")]
+WHO = [ALICE, NULL_SENDER, Address('"a b"', "x"), Stage.DATA, *REPLIES]
+
+
+@given(st.integers(), st.floats(), st.sampled_from(WHO), st.booleans())
+def test_numbers_and_our_values_are_the_same_with_and_without_care(one: int, two: float, who: object, mask: bool) -> None:
     for form in ("x.y a=%d b=%.3f c=%s d=%s", "x.y a=%s b=%s c=%r d=%r", "x.y a=%ds b=%gs c=<%s> d=%s", "%d %f %s %s"):
         assert text(form, one, two, who, "x", mask=mask) == text(form, one, two, who, Careful("x"), mask=mask)
 
