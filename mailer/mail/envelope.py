@@ -1,4 +1,6 @@
-"""The envelope of a message (RFC 5321 2.3.1): sender, recipients with their fate, options. Immutable values.
+"""The envelope of a message (RFC 5321 2.3.1): sender, recipients with their fate, options. Values: nobody changes one.
+
+They are not frozen, since freezing makes one four times as dear and a message takes several; hence ``unsafe_hash``.
 
 The envelope is the only truth about who gets a message; header fields never are.
 """
@@ -42,7 +44,7 @@ class State(enum.Enum):
         return self is State.SUCCESS or self is State.FAILED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Recipient:
     """One recipient of a message and what has become of it.
 
@@ -60,7 +62,7 @@ class Recipient:
     updated_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Options:
     """What the client said beyond addresses, and what the content needs of a peer.
 
@@ -78,7 +80,7 @@ class Options:
     login: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Envelope:
     """A message without its content. ``size`` is the content's in bytes; ``accepted_at`` Unix time in seconds."""
 
