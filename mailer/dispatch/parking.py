@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from mailer.dispatch.clock import ClockGuard
 from mailer.dispatch.schedule import Schedule
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope, Recipient, State, is_message_id, new_message_id
@@ -77,6 +78,7 @@ class Parking:
         self._schedule = schedule
         self._lane_of = lane_of
         self._on_wake = on_wake
+        self._clock = ClockGuard(store, schedule)
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._settling = Settling()
         self._lock = threading.Lock()  # one scan at a time; guards _next_scan
@@ -133,7 +135,7 @@ class Parking:
     def step(self, now: float) -> float:
         """Do what was queued, then look at the folder if it is time. Returns seconds until the next look."""
         self.finish_tasks()
-        if now >= self._next_scan:
+        if self._clock.look(now) or now >= self._next_scan:
             self.scan(now)
         return max(0.0, min(IDLE_SECONDS, self._next_scan - now))
 
@@ -160,6 +162,7 @@ class Parking:
         """Take up files that were dropped in, and cancel messages whose file was removed."""
         with self._lock:
             self._next_scan = now + self.interval_seconds
+            self._clock.mend(now, self.interval_seconds)
             for name, signature in self._failed.names():
                 row = self._store.find(name)
                 if row is None or row.holder is Holder.SPOOL:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mailer.spool.batch import Batch
 from mailer.spool.handover import Gate
 from mailer.spool.store import Holder, SpoolError
+from mailer.spool.tables import READY, WAITING
 
 STEP_ROWS = 1000  # about 10 ms in the writer: what a session may wait longer for its 250
 USAGE_KEPT_SECONDS = 2 * 86400.0  # the longest window is a day
@@ -67,6 +68,36 @@ class MakeDue(Gate):
             batch.connection.execute(f"DELETE FROM waits WHERE seq IN ({marks})")  # noqa: S608 - integers only
             self._after = seqs[-1]
         self._is_finished = len(seqs) < STEP_ROWS
+
+    def committed(self) -> bool:
+        if self._is_finished:
+            self.settle()
+        return self._is_finished
+
+    def failed(self, error: SpoolError) -> None:
+        self.settle(error)
+
+
+class BringForward(Gate):
+    """What waits in one lane until later than ``latest`` becomes due at ``now``.
+
+    A round under way begins anew: the times in it are of the same clock. Who got the message is in the recipients' rows.
+    """
+
+    def __init__(self, lane: str, now: float, latest: float) -> None:
+        super().__init__()
+        self._parameters = (now, READY, WAITING, lane, latest, STEP_ROWS)
+        self._is_finished = False
+        self.count = 0
+
+    def step(self, batch: Batch) -> None:
+        changed = batch.connection.execute(
+            "UPDATE messages SET due_at = ?, turn = ?, progress = '' WHERE seq IN (SELECT seq FROM messages"
+            " WHERE turn = ? AND lane = ? AND due_at > ? LIMIT ?)",
+            self._parameters,
+        ).rowcount
+        self.count += changed
+        self._is_finished = changed < STEP_ROWS
 
     def committed(self) -> bool:
         if self._is_finished:

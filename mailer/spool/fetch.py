@@ -99,6 +99,15 @@ class Fetcher:
                 if lane not in closed and connection.execute(_FIRST_DUE, (WAITING, lane)).fetchone()[0] <= now
             ]
 
+    def lanes_later_than(self, latest: float) -> list[str]:
+        """The lanes in which something waits for a time later than that."""
+        with self._readers.reading() as connection:
+            return [
+                lane
+                for lane in _lanes(connection, WAITING)
+                if connection.execute(_NEXT_DUE, (WAITING, lane, latest)).fetchone()[0] is not None
+            ]
+
     def next_due(self, after: float, limit: int) -> list[float]:
         """See ``store.Store.next_due``: the lanes' times merged, one seek for each time that is returned."""
         with self._readers.reading(is_snapshot=True) as connection:

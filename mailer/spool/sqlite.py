@@ -20,7 +20,7 @@ from mailer.mail.envelope import Envelope, is_message_id
 from mailer.service import Service
 from mailer.spool import rows, tables
 from mailer.spool.batch import ArrivalRows, ChangeRows
-from mailer.spool.chores import MakeDue, Promotion, Purge
+from mailer.spool.chores import BringForward, MakeDue, Promotion, Purge
 from mailer.spool.commit import Writer
 from mailer.spool.content import SpoolContentWriter, SpooledFile
 from mailer.spool.faults import AlreadyKnown
@@ -213,6 +213,14 @@ class SqliteSpool:
         self._handover.start(chore)
         chore.wait()
         return chore.count
+
+    def bring_forward(self, now: float, latest: float) -> int:
+        chores = [BringForward(lane, now, latest) for lane in self._fetcher.lanes_later_than(latest)]
+        for chore in chores:
+            self._handover.start(chore)
+        for chore in chores:
+            chore.wait()
+        return sum(chore.count for chore in chores)
 
     def save_usage(self, buckets: Iterable[Bucket]) -> None:
         self._handover.put_usage(buckets)

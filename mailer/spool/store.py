@@ -207,6 +207,10 @@ class Store(Protocol):
         """Make due now: what waits for that way, or (None) every parked message. Returns how many; durable on return."""
         ...
 
+    def bring_forward(self, now: float, latest: float) -> int:
+        """Make due now what waits until later than ``latest``: the clock was wrong. Returns how many; durable on return."""
+        ...
+
     def save_usage(self, buckets: Iterable[Bucket]) -> None:
         """Queue counts of sliding windows for the next commit; does not wait."""
         ...

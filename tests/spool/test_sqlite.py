@@ -454,3 +454,20 @@ def test_deferred_reply_is_kept(spool: SqliteSpool) -> None:
     stored = spool.find(message_id)
     assert stored is not None
     assert stored.envelope.owed[0].reply == DEFERRED
+
+
+def test_what_is_due_later_than_any_wait_is_brought_forward_and_its_round_begins_anew(spool: SqliteSpool) -> None:
+    late, later, other = (submit(spool, lane=lane) for lane in ("a", "a", "b"))
+    for message_id, due_at in ((late, T0 + 50), (later, T0 + 500), (other, T0 + 600)):
+        record(spool, Record(message_id, State.RETRYING, due_at, progress='{"batch":1}', at=T0))
+    assert spool.bring_forward(T0 + 1, T0 + 50) == 2
+    assert ids(spool.fetch_due(T0 + 1, 10, set(), set())) == [later, other]
+    rows = [spool.find(message_id) for message_id in (late, later, other)]
+    assert [row and (row.due_at, row.progress) for row in rows] == [(T0 + 50, '{"batch":1}'), (T0 + 1, ""), (T0 + 1, "")]
+    assert spool.bring_forward(T0 + 1, T0 + 50) == 0
+
+
+def test_ready_and_finished_messages_are_not_brought_forward(spool: SqliteSpool) -> None:
+    submit(spool)
+    finish(spool, submit(spool))
+    assert spool.bring_forward(T0 - 1000, T0 - 1000) == 0
