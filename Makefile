@@ -37,7 +37,7 @@ types: .venv/dev.stamp ## check the types
 docs: .venv/run.stamp ## write docs/configuration.md anew from the schema
 	$(python) docs/generate.py
 
-bench: .venv/dev.stamp ## measure, side by side with Postfix (needs Debian's postfix package)
+bench: .venv/dev.stamp ## measure every figure beside its peers (needs root, Debian's postfix and linux-perf; ARGS="rate cpu")
 	$(python) -m bench $(ARGS)
 
 torture: .venv/dev.stamp dist/mailer ## do everything to dist/mailer that may happen to it, and account for every message (1/2 hour)
