@@ -27,14 +27,13 @@ from mailer.dispatch.schedule import Schedule
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope, Recipient, State, is_message_id, new_message_id
 from mailer.mail.outcome import MailerError, Reply
-from mailer.spool.failed import FailedStore, NotParked, ParkedFile, Settling, Signature, Unreadable
+from mailer.spool.failed import FailedStore, NotNow, NotParked, ParkedFile, Settling, Signature, Unreadable
 from mailer.spool.store import Holder, Record, SpoolError, Store, Stored
 
 log = logging.getLogger(__name__)
 
 REMOVED = Reply(554, "5.7.0", "removed by hand")
-UNREADABLE_WAIT_SECONDS = 10.0
-"""An unreadable file may be one that somebody is still writing: it counts once unchanged for so long (spec 4)."""
+UNREADABLE_WAIT_SECONDS = 10.0  # somebody may still be writing it: unreadable counts once unchanged for so long (spec 4)
 IDLE_SECONDS = 60.0
 
 LaneOf = Callable[[Sequence[Recipient]], str]
@@ -102,9 +101,7 @@ class Parking:
 
         def publish() -> None:
             try:
-                self._failed.publish(message_id)
-            except OSError as fault:
-                log.error("parked.hidden id=%s error=%r: its file stays hidden until the next start", message_id, str(fault))
+                self._show(message_id)
             finally:
                 self._schedule.release(message_id, due_at)
 
@@ -121,6 +118,9 @@ class Parking:
             file = self._failed.read(message_id)
         except NotParked:
             return Gone(REMOVED)
+        except NotNow as fault:
+            log.error("parked.not_read id=%s why=%s: it stays, and is tried again", message_id, fault)
+            return NotYet(UNREADABLE_WAIT_SECONDS)
         except Unreadable as fault:
             signature = self._failed.signature(message_id)
             if not self._settling.settled(message_id, signature, now):
@@ -152,8 +152,9 @@ class Parking:
         """At start, before anything else runs: end every hand-over that a crash cut short."""
         for message_id in self._failed.prepared_ids():
             if self._is_meant(message_id):
-                self._failed.publish(message_id)
-            else:
+                self._show(message_id)
+                continue
+            with contextlib.suppress(OSError):  # it does no harm, and the next start tries again
                 self._failed.discard_prepared(message_id)
         for row in self._store.held_by(Holder.FILE_TO_CLEAR):
             self._clear(row)
@@ -183,6 +184,12 @@ class Parking:
         self._tasks.put(task)
         self._on_wake()
 
+    def _show(self, message_id: str) -> None:
+        try:
+            self._failed.publish(message_id)
+        except OSError as fault:
+            log.error("parked.hidden id=%s error=%r: its file stays hidden until the next start", message_id, str(fault))
+
     def _is_meant(self, message_id: str) -> bool:
         """Whether the hidden file is the message: its record was written after it, so a crash cannot have cut it short.
 
@@ -193,8 +200,10 @@ class Parking:
             return False
         try:
             rounds = self._failed.read_prepared(message_id).rounds
-        except (NotParked, Unreadable):
+        except NotParked:
             return False
+        except (Unreadable, NotNow):  # the file before it is there, which its row still fits; or it is all there is
+            return not self._failed.is_shown(message_id)
         return row.holder is Holder.FILE_TO_CLEAR or rounds == row.rounds
 
     def _clear(self, row: Stored) -> None:
@@ -204,7 +213,7 @@ class Parking:
                 self._failed.remove(message_id)
             else:
                 self._bury(row)
-        except OSError as fault:
+        except (OSError, NotNow) as fault:
             log.error("parked.not_cleared id=%s error=%r: tried again at the next scan or start", message_id, str(fault))
             return
         with contextlib.suppress(SpoolError):  # the spool is closed: the next start comes to the same end
@@ -240,8 +249,8 @@ class Parking:
                 raise Unreadable("To names no recipient")
         except NotParked:
             return
-        except Unreadable as fault:
-            if self._settling.settled(name, signature, now):
+        except (Unreadable, NotNow) as fault:
+            if isinstance(fault, Unreadable) and self._settling.settled(name, signature, now):
                 self._failed.quarantine(name, str(fault))
                 log.error("parked.unreadable file=%r why=%s moved=emails/quarantine", name, fault)
             else:

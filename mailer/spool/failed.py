@@ -4,7 +4,8 @@ Parking a message takes three steps, of which only the middle one is the spool's
 spool records Holder.FILE, ``publish`` shows the file. A hidden file counts for nothing before that record; after it, it counts as
 the file, even where ``publish`` has failed.
 
-Threads: any; a lock guards the cached count. Reading fails with ``NotParked`` or ``Unreadable``, changing with OSError.
+Threads: any; a lock guards the cached count. Reading fails with ``NotParked``, ``Unreadable`` or
+``NotNow``, changing with OSError.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mailer.spool import parked
-from mailer.spool.parked import ParkedFile, Unreadable
+from mailer.spool.parked import NotNow, ParkedFile, Unreadable
 from mailer.spool.places import (
     REASON_SUFFIX,
     Places,
@@ -36,7 +37,7 @@ from mailer.spool.settling import Settling, Signature
 from mailer.spool.store import SpoolError
 from mailer.spool.unpark import read_parked
 
-__all__ = ["FailedStore", "NotParked", "ParkedFile", "Settling", "Signature", "Unreadable"]
+__all__ = ["FailedStore", "NotNow", "NotParked", "ParkedFile", "Settling", "Signature", "Unreadable"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ _COUNT_SECONDS = 1.0  # how old a count may be: probes ask several times a secon
 _SUFFIX = ".json"
 _HIDDEN = "."
 _DRAFT = ".json.tmp"
+_LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # of the machine: the file may be in order
 
 
 class NotParked(SpoolError):
@@ -142,6 +144,9 @@ class FailedStore:
             return Signature(0, 0, 0)
         return Signature(found.st_mtime_ns, found.st_size, found.st_ino)
 
+    def is_shown(self, name: str) -> bool:
+        return os.path.lexists(self._path(name))
+
     def has(self, name: str) -> bool:
         return os.path.lexists(self._path(name)) or os.path.lexists(self._draft(name))
 
@@ -180,7 +185,7 @@ class FailedStore:
         return removed
 
     def read(self, name: str) -> ParkedFile:
-        """The message in the file of that name. Raises NotParked, Unreadable.
+        """The message in the file of that name. Raises NotParked, Unreadable, NotNow.
 
         Never waits: a FIFO, a device or a link is unreadable. Content over 256 KiB is in a file without a name below
         ``spool/content`` that goes with the last reference to it.
@@ -188,7 +193,7 @@ class FailedStore:
         return self._read(name, self._path(name), self._draft(name))  # the latter: publishing it failed
 
     def read_prepared(self, message_id: str) -> ParkedFile:
-        """The message in the hidden file. Raises NotParked, Unreadable (a crash may have cut it short)."""
+        """The message in the hidden file. Raises NotParked, Unreadable (a crash may have cut it short), NotNow."""
         return self._read(message_id, self._draft(message_id))
 
     def _read(self, name: str, *paths: Path) -> ParkedFile:
@@ -210,6 +215,8 @@ class FailedStore:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Unreadable("it is a symbolic link") from error
+            if error.errno in _LACKS:
+                raise NotNow(f"it cannot be opened: {error.strerror}") from error
             raise Unreadable(f"it cannot be opened: {error.strerror or error}") from error
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode) and found.st_size <= self._largest_file_bytes:

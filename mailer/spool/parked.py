@@ -4,7 +4,7 @@
 ``Options`` and ``Recipients`` (the status of each in ``To``) are what else a message needs to survive a lost database.
 ``Data`` stands last, so that a large message is written and read in pieces.
 
-No threads, no locks. Reading fails with ``Unreadable`` and nothing else, whatever the bytes are.
+No threads, no locks. Reading fails with ``Unreadable`` and nothing else, whatever the bytes are; ``NotNow`` is for others.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ T = TypeVar("T")
 
 class Unreadable(SpoolError):
     """The file is no message; the text says why."""
+
+
+class NotNow(SpoolError):
+    """The file cannot be read at the moment, through no fault of its own: something is lacking; the text says what."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Reading a file of ``emails/failed`` into a message: whole where it is small or foreign, in pieces where it is large and ours.
 
-No threads, no locks. Fails with ``Unreadable``, or OSError from the file and from where large content is kept.
+No threads, no locks. Fails with ``Unreadable``, OSError from the file, and ``NotNow`` where large content cannot be kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +14,7 @@ from mailer.mail.content import LARGE_BYTES, Content, MemoryContent
 from mailer.mail.envelope import Options
 from mailer.spool import parked
 from mailer.spool.canonical import Canonical
-from mailer.spool.parked import ParkedFile, Unreadable
+from mailer.spool.parked import NotNow, ParkedFile, Unreadable
 from mailer.spool.places import make_private_directory
 from mailer.spool.unlinked import UnlinkedContent
 
@@ -42,26 +44,41 @@ def read_parked(file: BinaryIO, folder: Path) -> ParkedFile:
     content = form.feed(parked.decode(text.replace("\r", "").replace("\n", ""))) + form.finish()
     if len(content) <= LARGE_BYTES:
         return _message(head, MemoryContent(content), form)
-    kept = _unlinked(folder)
-    kept.write(content)
+    with _keeping(folder):
+        kept = _unlinked(folder)
+        kept.write(content)
     return _message(head, kept, form)
 
 
 def _read_in_pieces(file: BinaryIO, folder: Path, head_json: bytes, data_at: int) -> ParkedFile:
     head = parked.head_of(parked.parse(head_json))
-    form, content = Canonical(), _unlinked(folder)
+    form = Canonical()
+    with _keeping(folder):
+        content = _unlinked(folder)
     file.seek(data_at)
     is_whole = False
     while not is_whole and (piece := file.read(_PIECE_BYTES)):
         text, quote, tail = piece.partition(b'"')
         is_whole = bool(quote)
-        content.write(form.feed(parked.decode(text)))
+        decoded = form.feed(parked.decode(text))
+        with _keeping(folder):
+            content.write(decoded)
         if is_whole and (tail + file.read(_PIECE_BYTES)).strip() != b"}":
             raise Unreadable("it goes on behind Data")
     if not is_whole:
         raise Unreadable("it ends within Data")
-    content.write(form.finish())
+    with _keeping(folder):
+        content.write(form.finish())
     return _message(head, content, form)
+
+
+@contextlib.contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    """What fails in here is not the file's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise NotNow(f"its content cannot be kept in {folder}: {error.strerror or error}") from error
 
 
 def _unlinked(folder: Path) -> UnlinkedContent:
