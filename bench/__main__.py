@@ -41,6 +41,8 @@ FIGURES: dict[str, Callable[[Call], list[Row]]] = {
 def main(arguments: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("there must be at least one round")
     unknown = [name for name in options.figures if name not in FIGURES]
     if unknown:
         parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(FIGURES)}")

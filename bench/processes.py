@@ -74,7 +74,10 @@ def resident_mib(group: int) -> tuple[float, float]:
     """Resident memory now and the highest there was (VmRSS, VmHWM), summed: what `ps` shows, shared pages counted each time."""
     now = highest = 0
     for entry in members(group):
-        status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
+        try:
+            status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
+        except OSError:
+            continue  # it ended meanwhile
         now += int(status.get("VmRSS", "0").split()[0])
         highest += int(status.get("VmHWM", "0").split()[0])
     return now / MIB, highest / MIB

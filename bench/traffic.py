@@ -142,6 +142,9 @@ class Load:
         command = [program("smtp-source"), *(["-d"] if self.reuse else []), "-s", str(self.sessions), "-l", str(self.size_bytes)]
         command += ["-r", str(self.recipients)] if self.recipients > 1 else []
         command += ["-m", str(self.messages), "-f", "sender@bench.test", "-t", "recipient@bench.test", f"127.0.0.1:{port}"]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=timeout_seconds)
+        try:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"the relay did not take {self.messages} messages within {timeout_seconds:g} s") from error
         if done.returncode != 0:
             raise BenchError(f"smtp-source: exit status {done.returncode}: {done.stderr.decode(errors='replace')[-1000:]}")

@@ -44,7 +44,7 @@ def measure(call: Call) -> list[Row]:
     speeds = [Series.of(one.run.rate * mb for one in of) for of in (ours, theirs)]
     peaks = [Series.of(one.peak_mib for one in of) for of in (ours, theirs)]
     return [
-        Row("50 × 10 MB, 5 at once", "MB/s", speeds[0], postfix.name, speeds[1], at_least(1.3)),
+        Row(f"{load.messages} × 10 MB, {load.sessions} at once", "MB/s", speeds[0], postfix.name, speeds[1], at_least(1.3)),
         Row("the same, highest memory (PSS)", "MiB", peaks[0], postfix.name, peaks[1], at_most(1)),
     ]
 
