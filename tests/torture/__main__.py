@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -10,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.torture.inject import InjectionError
 from tests.torture.program import ProgramError
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> int:
         minutes=QUICK_MINUTES if options.quick else options.minutes,
         folder=folder,
         seed=options.seed,
+        settings=dict(options.set),
     )
     if not plan.from_source and not plan.executable.exists():
         print(f"torture: {plan.executable} is not there; make build makes it", file=sys.stderr)
@@ -86,9 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--executable", type=Path, default=ROOT / "dist" / "mailer", help="the program (dist/mailer)")
     parser.add_argument("--python", help="run the source with this interpreter instead")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments and sizes (1)")
+    parser.add_argument("--set", action="append", type=_setting, default=[], metavar="KEY=JSON", help="a setting of the program")
     parser.add_argument("--folder", type=Path, help="where the program's data go (the folder for temporary files)")
     parser.add_argument("--keep", action="store_true", help="keep data and logs though all went well")
     return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, _, value = text.partition("=")
+    return key, json.loads(value)
 
 
 if __name__ == "__main__":

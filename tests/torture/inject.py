@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -52,12 +53,12 @@ def fired(log: Path) -> int:
 
 
 class Injection:
-    """The ``nth`` ``call`` of each thread of the running process ``pid`` fails with ``error``, counted from the start of this."""
+    """The ``nth`` ``call`` of each thread of the running processes ``pids`` fails with ``error``, counted from here."""
 
-    def __init__(self, pid: int, log: Path, call: str, error: str, nth: int) -> None:
+    def __init__(self, pids: Sequence[int], log: Path, call: str, error: str, nth: int) -> None:
         self._log = log
         log.unlink(missing_ok=True)
-        command = [find_strace(), *_options(log, call, error, nth), "-p", str(pid)]
+        command = [find_strace(), *_options(log, call, error, nth), "-p", ",".join(map(str, pids))]
         self._strace = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def __enter__(self) -> Injection:

@@ -105,9 +105,12 @@ class Program:
             return False
 
     def kill(self, part: str) -> None:
-        """kill -9 of its ``launcher``, its ``child`` or the whole ``group``; returns when no process of it is left."""
+        """kill -9 of its ``launcher``, its ``child``, the ``last`` of its processes or the whole ``group``.
+
+        Returns when none of them is left.
+        """
         pids = self.processes()
-        targets = {"launcher": pids[:1], "child": pids[1:2] or pids[:1], "group": pids}[part]
+        targets = {"launcher": pids[:1], "child": pids[1:2] or pids[:1], "last": pids[-1:], "group": pids}[part]
         for pid in targets:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -164,18 +167,12 @@ class Program:
         return self._running().status
 
     def processes(self) -> list[int]:
-        """The first process, then its child where it has one."""
-        leader = self._running().pid
-        try:
-            children = Path(f"/proc/{leader}/task/{leader}/children").read_text("ascii").split()
-        except OSError:
-            children = []
-        return [leader, *map(int, children)]
-
-    @property
-    def worker_pid(self) -> int:
-        """The process that runs the program itself: the child, or the only one."""
-        return self.processes()[-1]
+        """The first process, then its child and that one's where it has any."""
+        pids = [self._running().pid]
+        for pid in pids:  # grows meanwhile
+            with contextlib.suppress(OSError):
+                pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split())
+        return pids
 
     def http(self, path: str, method: str = "GET") -> Any:
         """The JSON of an HTTP answer. Raises OSError or http.client.HTTPException when there is none."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,7 +42,8 @@ class StoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run: the program, how much of everything, and where. ``seed`` makes the moments of a run repeatable."""
+    """What is run: the program, how much of everything, and where. ``seed`` makes the moments of a run repeatable;
+    ``settings`` are the program's, over those of a trial."""
 
     executable: Path
     interpreter: str
@@ -52,6 +53,7 @@ class Plan:
     minutes: float
     folder: Path
     seed: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def command(self) -> list[str]:
@@ -75,7 +77,8 @@ class Stage:
         self.sink = self._stack.enter_context(Sink(self.book))
         self.provider: dict[str, Any] = {"name": "sink", "host": "127.0.0.1", "port": self.sink.port, "timeout": 20}
         ways = {"forwardSMTP": True, "forwardProviders": [*providers, self.provider], "workerCount": WORKERS}
-        self.program = Program(command or plan.command, self.folder, {"retry": QUICK_RETRIES, **ways, **settings})
+        ways |= {"retry": QUICK_RETRIES, **settings, **plan.settings}
+        self.program = Program(command or plan.command, self.folder, ways)
         self._stack.callback(self.program.end)
         self._sources: list[Source] = []
         self.crashes = 0

@@ -52,11 +52,11 @@ def test_few_samples_are_refused_rather_than_judged() -> None:
 
 
 def test_sample_sees_threads_and_descriptors_of_a_process() -> None:
-    before = sample(os.getpid())
+    before = sample([os.getpid()])
     release, pipe = threading.Event(), os.pipe()
     thread = threading.Thread(target=release.wait)
     thread.start()
-    after = sample(os.getpid())
+    after = sample([os.getpid()])
     release.set()
     thread.join()
     for descriptor in pipe:
@@ -69,16 +69,23 @@ def test_sample_sees_threads_and_descriptors_of_a_process() -> None:
 
 
 def test_process_that_is_gone_has_no_sample() -> None:
-    assert sample(2**22 + 1) is None
+    assert sample([os.getpid(), 2**22 + 1]) is None
+
+
+def test_sample_of_several_processes_is_their_sum() -> None:
+    one, two = sample([os.getpid()]), sample([os.getpid(), os.getpid()])
+    assert one is not None
+    assert two is not None
+    assert two.threads == 2 * one.threads
 
 
 def test_watch_samples_until_it_is_left() -> None:
     seen = threading.Event()
 
-    def pid() -> int:
+    def pids() -> list[int]:
         seen.set()
-        return os.getpid()
+        return [os.getpid()]
 
-    with Watch(pid, 0.001) as watch:
+    with Watch(pids, 0.001) as watch:
         assert seen.wait(10)
     assert len(watch.samples) >= 1

@@ -26,15 +26,22 @@ SLACK = {"memory_mib": 8.0, "threads": 3.0, "files": 8.0}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process uses. ``memory_mib`` is resident memory; ``files`` are open descriptors."""
+    """What a program uses. ``memory_mib`` is resident memory; ``files`` are open descriptors."""
 
     memory_mib: float
     threads: float
     files: float
 
 
-def sample(pid: int) -> Sample | None:
-    """A sample of a process; None when it is gone."""
+def sample(pids: Sequence[int]) -> Sample | None:
+    """What these processes use together; None when one of them is gone."""
+    found = [_of_one(pid) for pid in pids]
+    if None in found:
+        return None
+    return Sample(*(sum(getattr(one, name) for one in found) for name in SLACK))
+
+
+def _of_one(pid: int) -> Sample | None:
     try:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
         files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
@@ -76,10 +83,10 @@ def _growth(name: str, values: Sequence[float], slack: float) -> Growth:
 
 
 class Watch:
-    """Samples the process that ``pid`` names, every ``period_seconds``, until it is left."""
+    """Samples the processes that ``pids`` names, every ``period_seconds``, until it is left."""
 
-    def __init__(self, pid: Callable[[], int], period_seconds: float) -> None:
-        self._pid = pid
+    def __init__(self, pids: Callable[[], Sequence[int]], period_seconds: float) -> None:
+        self._pids = pids
         self._period = period_seconds
         self._ends = threading.Event()
         self.samples: list[Sample] = []
@@ -98,6 +105,6 @@ class Watch:
 
     def _run(self) -> None:
         while not self._ends.wait(self._period):
-            seen = sample(self._pid())
+            seen = sample(self._pids())
             if seen is not None:
                 self.samples.append(seen)

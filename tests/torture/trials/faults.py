@@ -17,16 +17,17 @@ from tests.torture.program import START_SECONDS, Program, ProgramError
 from tests.torture.report import Row
 from tests.torture.sink import Mood
 from tests.torture.source import Load
-from tests.torture.stage import Plan, Stage
+from tests.torture.stage import SETTLE_SECONDS, Plan, Stage, StoryError
 
 POSITIONS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 23, 40)
 QUICK_POSITIONS = (1, 3)
-STARTS, QUICK_STARTS = 6, 1
-"""How many positions, spread evenly over the calls of a start, are tried of each call and error."""
+STARTS_SPREAD, STARTS_AT_THE_END = 2, (1, 3, 8)
+"""Positions tried of each call and error: spread over all calls of a start, and counted from its end: there is the spool."""
 FIRE_SECONDS = 1.0
 """How long to wait for the n-th call: not every thread makes so many."""
 MOODS = (Mood.DEFERS_SOME, Mood.TAKES, Mood.DEFERS)
 POLL_SECONDS = 0.01
+LOOK_SECONDS = 0.5
 _PAUSE = threading.Event()
 LOAD = Load(sessions=6, sizes=(1_000, 4_000, 4_000, 300_000))
 
@@ -67,19 +68,29 @@ def _while_it_works(plan: Plan, call: str) -> Row:
                 stage.program.start()
                 for number, nth in enumerate(positions):
                     stage.sink.mood = MOODS[number % len(MOODS)]
-                    with Injection(stage.program.worker_pid, log, call, error, nth) as injection:
+                    with Injection(stage.program.processes(), log, call, error, nth) as injection:
                         injection.wait_until_fired(FIRE_SECONDS)
                     runs += fired(log)
-                    if stage.program.status is not None:
-                        deaths += 1
-                        stage.crashes += 1
-                        stage.program.start()
-                    stage.expect_promises(3)
+                    deaths += _go_on(stage)
                 stage.crash("group")
             stage.program.start()
             stage.expect_promises(1)
         notes = (f"it ended {deaths} times and was started again",) if deaths else ()
         return Row(f"{call} fails while it works", runs, stage.end_story(), notes=notes)
+
+
+def _go_on(stage: Stage) -> int:
+    """Wait until it accepts mail again. A fault amid its start may have ended it: then start it, and return how often."""
+    deaths, deadline = 0, time.monotonic() + SETTLE_SECONDS
+    while not stage.book.wait_for_promises(3, LOOK_SECONDS):
+        if stage.program.status is not None:
+            deaths += 1
+            stage.crashes += 1
+            stage.program.end()
+            stage.program.start()
+        elif time.monotonic() > deadline:
+            raise StoryError(f"a fault left it without a word for {SETTLE_SECONDS:g} s; {stage.program.tail()}")
+    return deaths
 
 
 def _while_it_starts(plan: Plan, error: str) -> Row:
@@ -93,7 +104,7 @@ def _while_it_starts(plan: Plan, error: str) -> Row:
             stage.expect_promises(30)
         stage.crash("group")
         for call in CALLS:
-            for nth in _positions(stage.program, log, call, QUICK_STARTS if plan.is_quick else STARTS):
+            for nth in _positions(stage.program, log, call, plan.is_quick):
                 log.unlink(missing_ok=True)
                 stage.program.launch(prefix(log, call, error, nth))
                 refusals += not _starts(stage.program)
@@ -104,13 +115,15 @@ def _while_it_starts(plan: Plan, error: str) -> Row:
         return Row(f"{error} while it starts", runs, stage.end_story(), notes=notes)
 
 
-def _positions(program: Program, log: Path, call: str, count: int) -> list[int]:
+def _positions(program: Program, log: Path, call: str, is_quick: bool) -> list[int]:
     """Positions among the calls of a whole start."""
     log.unlink(missing_ok=True)
     program.start(prefix(log, call))
     program.end()
     calls = calls_of_one_thread(log)
-    return sorted({max(1, round(calls * (number + 1) / (count + 1))) for number in range(min(count, calls))})
+    spread = [round(calls * number / (STARTS_SPREAD + 1)) for number in range(1, STARTS_SPREAD + 1)]
+    late = [calls - number for number in STARTS_AT_THE_END]
+    return sorted({max(1, position) for position in (late[:1] if is_quick else (*spread, *late))})
 
 
 def _starts(program: Program) -> bool:

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, of the launcher, the child and the whole group in turn, over one spool, under load.
+"""kill -9 at random moments, of the launcher, the child, the group and the last process in turn, over one spool.
 
 A moment is drawn from the start of the process on, so that some crashes meet it while it recovers from the one before.
 """
@@ -14,8 +14,8 @@ from tests.torture.sink import Mood
 from tests.torture.source import Load
 from tests.torture.stage import Plan, Stage
 
-PARTS = ("launcher", "child", "group")
-QUICK_RUNS = 12
+PARTS = ("launcher", "child", "group", "last")
+QUICK_RUNS = 16
 EARLY_SECONDS = 1.0  # a crash while it starts
 BUSY_SECONDS = 0.8  # a crash while it works, counted from its first greeting
 EARLY_ONE_IN = 4

@@ -30,8 +30,8 @@ def run(plan: Plan) -> Iterator[Row]:
         first = {"name": "flapping", "host": "127.0.0.1", "port": flapping.port, "timeout": 10}
         stage.program.settings["forwardProviders"] = [first, stage.provider]
         stage.program.start()
-        pid, over = stage.program.worker_pid, threading.Event()
-        with stage.load(LOAD), Watch(lambda: pid, seconds / SAMPLES) as watch:
+        pids, over = stage.program.processes(), threading.Event()
+        with stage.load(LOAD), Watch(lambda: pids, seconds / SAMPLES) as watch:
             for mood in itertools.islice(itertools.cycle(MOODS), max(1, round(seconds / MOOD_SECONDS))):
                 flapping.mood = mood
                 if mood is Mood.CLOSED:

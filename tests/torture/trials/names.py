@@ -37,7 +37,7 @@ def run(plan: Plan) -> Iterator[Row]:
         stage.program.start(["unshare", "-m", "sh", "-c", f'mount --bind {resolver} /etc/resolv.conf && exec "$@"', "sh"])
         with stage.load():
             stage.expect_promises(QUICK_MESSAGES if plan.is_quick else MESSAGES)
-        used = sample(stage.program.worker_pid)
+        used = sample(stage.program.processes())
         silent.settimeout(1)
         try:
             asked = silent.recv(512)
