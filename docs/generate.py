@@ -166,7 +166,7 @@ CHAPTERS: Mapping[str, tuple[str, ...]] = {
     ),
     "provider": ("forwardProviders[].",),
     "oauth2": ("forwardProviders[].oauth2.",),
-    "delivery": ("workerCount", "queueSize", "processingTimeout", "batchSize", "batchDelay", "continueOnError"),
+    "delivery": ("processes", "workerCount", "queueSize", "processingTimeout", "batchSize", "batchDelay", "continueOnError"),
     "retry": ("retry.", "bounce."),
     "http": ("enableHealthCheck", "healthCheckHost", "healthCheckPort", "healthCheckAllowedHosts"),
     "rate": ("rateLimits.",),

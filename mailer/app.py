@@ -22,6 +22,7 @@ from mailer.config.schema import Config
 from mailer.dispatch.dispatcher import Dispatcher
 from mailer.dispatch.ways import Ways
 from mailer.events import Hub, ProviderStatus
+from mailer.front.keeper import Front
 from mailer.observe.metrics import Metrics, Sources
 from mailer.policy.limits import RateLimiter
 from mailer.service import Service
@@ -53,6 +54,7 @@ NEEDS_RESTART = {
     "enableHealthCheck": attrgetter("enable_health_check"),
     "healthCheckHost": attrgetter("health_check_host"),
     "healthCheckPort": attrgetter("health_check_port"),
+    "processes": attrgetter("processes"),
 }
 """What is bound or built once; everything else follows a reload."""
 
@@ -65,10 +67,15 @@ class App:
     """
 
     def __init__(
-        self, config: Config, lines_dropped: Callable[[], int] = lambda: 0, listeners: Sequence[socket.socket] = ()
+        self,
+        config: Config,
+        lines_dropped: Callable[[], int] = lambda: 0,
+        listeners: Sequence[socket.socket] = (),
+        front: Front | None = None,
     ) -> None:
         self._config = config
         self._listeners = listeners
+        self._front = front
         self._lines_dropped = lines_dropped
         self._parts: _Parts | None = None
         self._at_stop = contextlib.ExitStack()
@@ -87,7 +94,7 @@ class App:
         ``before_serving`` is called when the spool is open, however long that took, and no port yet.
         """
         with contextlib.ExitStack() as stack:
-            self._parts = parts = _build(self._config, self, self._lines_dropped, stack)
+            self._parts = parts = _build(self._config, self, self._lines_dropped, self._front, stack)
             before_serving()
             parts.start(self._config, self._listeners, stack)
             self._at_stop = stack.pop_all()
@@ -179,7 +186,7 @@ class _Parts:
     limiter: RateLimiter
     providers: ProviderSet
     dispatcher: Dispatcher
-    smtp: SmtpServer
+    smtp: SmtpServer | Front
     web: WebServer | None
     chores: tuple[Service, ...]
 
@@ -211,7 +218,9 @@ class _Parts:
             self.web.configure(config)
 
 
-def _build(config: Config, app: App, lines_dropped: Callable[[], int], stack: contextlib.ExitStack) -> _Parts:
+def _build(
+    config: Config, app: App, lines_dropped: Callable[[], int], front: Front | None, stack: contextlib.ExitStack
+) -> _Parts:
     """Make every part; only the spool and what lies under it take hold of anything outside."""
     hub = Hub()
     spool = SqliteSpool.open(config.data_dir)
@@ -228,7 +237,13 @@ def _build(config: Config, app: App, lines_dropped: Callable[[], int], stack: co
     stack.callback(lambda: spool.save_usage(windows.take_changes()))
     stack.callback(providers.close)
     limiter = RateLimiter(config.rate_limits, windows, hub)
-    smtp = SmtpServer(config, dispatcher.intake, limiter, hub)
+    smtp: SmtpServer | Front
+    if front is None:
+        smtp = SmtpServer(config, dispatcher.intake, limiter, hub)
+    else:
+        smtp = front
+        front.attach(config.data_dir, dispatcher.intake, spool, hub)
+        stack.callback(front.end)
     sources = Sources(spool.totals, lambda: providers.statuses(time.time()), lines_dropped, lambda: archive.dropped)
     metrics = Metrics(hub, sources, __version__)
     web = WebServer(config, app) if config.enable_health_check else None

@@ -29,7 +29,7 @@ import shutil
 import signal
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import mailer
@@ -83,12 +83,23 @@ def tie_to_launcher() -> None:
     """Die with the launcher; at once if it is dead already. Does nothing in a checkout."""
     if not is_frozen():
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        log.warning("process.untied error=%r", os.strerror(ctypes.get_errno()))
+    _die_with_parent()
     # The launcher may have died between starting us and the line above; then our parent is somebody else.
     if not _is_same_program(os.getppid()):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tie_to_parent(pid: int) -> None:
+    """Die with the process that forked this one; at once if it is dead already."""
+    _die_with_parent()
+    if os.getppid() != pid:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        log.warning("process.untied error=%r", os.strerror(ctypes.get_errno()))
 
 
 def _is_same_program(pid: int) -> bool:
@@ -125,19 +136,21 @@ def fresh_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return fresh
 
 
-def share_one_processor() -> int | None:
+def share_one_processor(allowed: Collection[int] | None = None, neighbour: int | None = None) -> int | None:
     """Keep all threads on one processor, where the interpreter lets one thread run at a time anyway. Returns which.
 
     A message passes through several threads; each hand-over between two processors costs a wake-up across them and cold
     caches. On one, a message takes about two thirds of the processor time, and the rate rises by half (``bench``).
-    Which one does not matter: the scheduler keeps other work off it. None where the threads do run in parallel.
+    Which one does not matter: the scheduler keeps other work off it. It is one of ``allowed`` (default: those that we may
+    use), and another than ``neighbour``, our other process's, where there is one. None where threads do run in parallel.
     """
     has_lock = getattr(sys, "_is_gil_enabled", lambda: True)  # 3.13; before it there always is one
     if not has_lock():
         return None
     try:
-        allowed = sorted(os.sched_getaffinity(0))
-        chosen = allowed[os.getpid() % len(allowed)]
+        processors = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
+        others = [processor for processor in processors if processor != neighbour] or processors
+        chosen = others[os.getpid() % len(others)]
         os.sched_setaffinity(0, {chosen})
     except OSError as fault:
         log.debug("process.not_pinned error=%r", str(fault))

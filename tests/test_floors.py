@@ -31,6 +31,7 @@ FLOORS: dict[str, int] = {
     "smtp": 4,
     "dispatch": 4,
     "observe": 5,
+    "front": 6,
     "web": 6,
     "app": 7,
     "process": 7,

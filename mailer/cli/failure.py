@@ -11,7 +11,7 @@ import sys
 
 from mailer.cli.pidfile import PidfileTaken, PidfileUnwritable
 from mailer.config.problems import ConfigError
-from mailer.mail.outcome import MailerError
+from mailer.mail.outcome import MailerError, errno_behind
 from mailer.observe.log import LogFileError
 from mailer.spool.store import SpoolError
 
@@ -28,7 +28,7 @@ def exit_code(fault: BaseException) -> int:
         return os.EX_TEMPFAIL
     if isinstance(fault, PidfileUnwritable | LogFileError):
         return os.EX_CANTCREAT
-    number = _errno(fault)
+    number = errno_behind(fault)
     for numbers, code in (
         (_NOT_PERMITTED, os.EX_NOPERM),
         (_TRY_LATER, os.EX_TEMPFAIL),
@@ -52,13 +52,3 @@ def report(fault: MailerError | OSError) -> int:
     for line in lines:
         print(f"mailer: {line}", file=sys.stderr)
     return exit_code(fault)
-
-
-def _errno(fault: BaseException) -> int | None:
-    """The operating system's error number behind ``fault``, if that is where it came from."""
-    seen: BaseException | None = fault
-    while seen is not None:
-        if isinstance(seen, OSError):
-            return seen.errno
-        seen = seen.__cause__ or seen.__context__  # "raise … from None" hides the cause from people, not from us
-    return None

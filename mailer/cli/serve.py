@@ -15,8 +15,10 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import threading
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mailer import __version__, process
@@ -28,6 +30,8 @@ from mailer.config.load import Loaded, load
 from mailer.config.problems import ConfigError
 from mailer.config.schema import Config
 from mailer.config.setting import settings_of
+from mailer.front.fork import fork_front
+from mailer.front.keeper import Front
 from mailer.mail.outcome import MailerError
 from mailer.observe import log as logs
 
@@ -46,7 +50,8 @@ _IDLE_SECONDS = 3600.0
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code."""
     process.tie_to_launcher()
-    process.share_one_processor()  # before there are threads: each inherits it
+    processors = os.sched_getaffinity(0)
+    chosen = process.share_one_processor()  # before there are threads: each inherits it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until we serve there is nothing to finish: just end
     try:
         if arguments.output:
@@ -55,9 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = load(arguments.config, os.environ)
     except (MailerError, OSError) as fault:
         return failure.report(fault)
+    listeners = systemd.take_listeners(os.environ)
+    front = None
+    if loaded.config.processes > 1:
+        front = fork_front(loaded.config, listeners, _FrontProcess(arguments, loaded.config, os.getpid(), processors, chosen))
+        listeners = []
     with contextlib.ExitStack() as at_exit:
         try:
-            serving = _Serving(arguments, loaded, at_exit)
+            serving = _Serving(arguments, loaded, listeners, front, at_exit)
             serving.start()
         except (MailerError, OSError) as fault:
             if loaded.config.logging.file:  # else the log is what the next line is read beside
@@ -66,10 +76,50 @@ def run(arguments: argparse.Namespace) -> int:
         return serving.wait()
 
 
+class _FrontProcess:
+    """What surrounds the SMTP sessions where they have a process of their own (``front.fork.Surroundings``)."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, config: Config, parent: int, processors: Collection[int], neighbour: int | None
+    ) -> None:
+        self._output_path: Path | None = arguments.output
+        self._config = config
+        self._parent = parent
+        self._processors = processors
+        self._neighbour = neighbour
+
+    def begin(self) -> None:
+        process.tie_to_parent(self._parent)
+        if self._neighbour is not None:
+            process.share_one_processor(self._processors, self._neighbour)
+        threading.excepthook = _log_thread_death
+        self._log_output = logs.configure(self._config.logging)
+        process.raise_open_files_limit(_files_wanted(self._config))
+        process.preload()
+
+    def configure(self, config: Config) -> None:
+        self._log_output.configure(config.logging)
+
+    def reopen_log(self) -> None:
+        if self._output_path:
+            background.redirect(self._output_path)
+        self._log_output.reopen()
+
+    def end(self) -> None:
+        self._log_output.close()
+
+
 class _Serving:
     """The application and what surrounds it in this process: signals, log output, pidfile, unpack folder."""
 
-    def __init__(self, arguments: argparse.Namespace, loaded: Loaded, at_exit: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        loaded: Loaded,
+        listeners: Sequence[socket.socket],
+        front: Front | None,
+        at_exit: contextlib.ExitStack,
+    ) -> None:
         self._config_path: Path = arguments.config
         self._output_path: Path | None = arguments.output
         self._ready_fd: int | None = arguments.ready_fd
@@ -83,11 +133,15 @@ class _Serving:
         self._stop_requests = StopRequests()
         self._unpacked = process.UnpackFolder.of_this_process()
         self._loaded = loaded
-        listeners = systemd.take_listeners(os.environ)
-        self._app = App(loaded.config, lambda: self._log_output.lines_dropped, listeners)
+        self._app = App(loaded.config, lambda: self._log_output.lines_dropped, listeners, front)
         self._drain: threading.Thread | None = None
         self._drained = threading.Event()
         self._exit_code = os.EX_SOFTWARE  # unless the drain ends as it should
+        self._front = front
+        self._is_front_lost = threading.Event()
+        if front is not None:
+            at_exit.callback(front.end)
+            front.on_lost = self._note_lost_front
 
     def start(self) -> None:
         """Serve. Raises MailerError or OSError when that cannot be."""
@@ -114,6 +168,8 @@ class _Serving:
                     self._stop(number)
                 else:
                     self._reload()
+            if self._is_front_lost.is_set() and self._drain is None:
+                self._begin_drain()
             if self._drained.is_set():
                 log.info("stop.done code=%d", self._exit_code)
                 return self._exit_code
@@ -130,9 +186,7 @@ class _Serving:
         match self._stop_requests.ask(time.monotonic()):
             case Stop.DRAIN:
                 log.info("stop.begun signal=%s limit=%gs", signal.Signals(number).name, DRAIN_SECONDS)
-                systemd.notify("STOPPING=1", os.environ)
-                self._drain = threading.Thread(target=self._drain_and_stop, name="drain", daemon=True)
-                self._drain.start()
+                self._begin_drain()
             case Stop.AT_ONCE:
                 log.warning("stop.at_once signal=%s", signal.Signals(number).name)
                 self._at_exit.close()
@@ -140,13 +194,24 @@ class _Serving:
             case Stop.SAME:
                 pass
 
+    def _begin_drain(self) -> None:
+        systemd.notify("STOPPING=1", os.environ)
+        self._drain = threading.Thread(target=self._drain_and_stop, name="drain", daemon=True)
+        self._drain.start()
+
+    def _note_lost_front(self) -> None:
+        """Without the listening process there is nothing to serve: deliver what is in flight, and let whoever started us
+        start us again."""
+        self._is_front_lost.set()
+        self._signals.wake()
+
     def _drain_and_stop(self) -> None:
         try:
             finished = self._app.drain(DRAIN_SECONDS)
             if not finished:
                 log.warning("stop.unfinished limit=%gs effect=%r", DRAIN_SECONDS, "kept in the spool, tried at the next start")
             self._app.stop()
-            self._exit_code = os.EX_OK
+            self._exit_code = os.EX_SOFTWARE if self._is_front_lost.is_set() else os.EX_OK
         finally:
             self._drained.set()  # before the wake: whoever it wakes looks at this, not at whether the thread has ended yet
             self._signals.wake()
@@ -159,6 +224,8 @@ class _Serving:
             if self._output_path:
                 background.redirect(self._output_path)
             self._log_output.reopen()
+            if self._front is not None:
+                self._front.reopen_log()
             loaded = load(self._config_path, os.environ)
             self._log_output.configure(loaded.config.logging)
             _log_warnings(loaded)

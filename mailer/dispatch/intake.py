@@ -7,16 +7,27 @@ message. No state of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from mailer.dispatch.schedule import Schedule
 from mailer.dispatch.ways import Ways
 from mailer.events import Hub, MessageAccepted
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope
-from mailer.spool.store import ContentWriter, SpoolError, Store, Stored
+from mailer.spool.store import ContentWriter, SpoolError, Store, Stored, Told
 
 Archive = Callable[[Envelope, Content], None]
+
+
+class _Announced(NamedTuple):
+    """A message on its way to the disk that no thread of ours waits for."""
+
+    envelope: Envelope
+    content: Content
+    lane: str
+    began: float
+    told: Told
 
 
 class Intake:
@@ -45,6 +56,33 @@ class Intake:
         except SpoolError:
             self._schedule.release(envelope.id, None)
             raise
+        self._admit(envelope, content, lane, began)
+
+    def announce(self, envelope: Envelope, content: Content, told: Told) -> None:
+        """As ``accept`` without waiting: ``told`` hears, by id, what became of it. Raises SpoolError when the spool is closed."""
+        announced = _Announced(envelope, content, self._ways.lane(envelope.recipients), time.monotonic(), told)
+        self._schedule.expect(envelope.id)
+        try:
+            self._store.announce(envelope, content, announced.lane, announced, self._settled)
+        except SpoolError:
+            self._schedule.release(envelope.id, None)
+            raise
+
+    def _settled(self, outcomes: Sequence[tuple[_Announced, SpoolError | None]]) -> None:
+        """In the spool's thread: first those who wait are told, then the messages are admitted."""
+        by_listener: dict[Told, list[tuple[str, SpoolError | None]]] = {}
+        for announced, error in outcomes:
+            by_listener.setdefault(announced.told, []).append((announced.envelope.id, error))
+        for told, said in by_listener.items():
+            told(said)
+        for announced, error in outcomes:
+            if error is None:
+                self._admit(announced.envelope, announced.content, announced.lane, announced.began)
+            else:
+                self._schedule.release(announced.envelope.id, None)
+
+    def _admit(self, envelope: Envelope, content: Content, lane: str, began: float) -> None:
+        """It is durable: archive it, tell of it, and let the schedule have it."""
         seconds = time.monotonic() - began
         if self.archive is not None:
             self.archive(envelope, content)

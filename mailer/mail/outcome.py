@@ -28,6 +28,16 @@ class MailerError(Exception):
     """Root of the exceptions of this program: something stops *us*; never raised for what a remote server said."""
 
 
+def errno_behind(fault: BaseException) -> int | None:
+    """The operating system's error number behind ``fault``, if that is where it came from."""
+    seen: BaseException | None = fault
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen.errno
+        seen = seen.__cause__ or seen.__context__  # "raise … from None" hides the cause from people, not from us
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An SMTP reply, in either direction (RFC 5321 4.2, RFC 2034).
