@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from mailer.transport import breaker as module
 from mailer.transport.breaker import CLOSED, FAULTS_TO_OPEN, OPEN, PROBING, Breaker
 from tests.stress.together import THREADS, many
 
@@ -36,6 +39,20 @@ def test_it_opens_once_and_one_message_probes() -> None:
     assert FAULTS_TO_OPEN <= THREADS
     many(use)
     assert (sum(opened), sum(probes), sum(closed)) == (ROUNDS, ROUNDS, ROUNDS)
+
+
+def test_every_fault_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = 10 * ROUNDS
+    monkeypatch.setattr(module, "FAULTS_TO_OPEN", THREADS * each)
+    breaker = Breaker()
+    opened = [0] * THREADS
+
+    def fail(number: int) -> None:
+        for _ in range(each):
+            opened[number] += breaker.fault(NOW) == OPEN
+
+    many(fail)
+    assert (sum(opened), breaker.state) == (1, OPEN), "it opens with the very last of them"
 
 
 def test_a_probe_that_did_not_take_place_leaves_room_for_one_more() -> None:
