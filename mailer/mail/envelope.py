@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import os
 import random
 import re
 import time
@@ -26,6 +27,7 @@ _ID_RANDOM_DIGITS = 8
 _ID_RANDOM = random.Random()  # noqa: S311 - no secret, see new_message_id
 """Begun with 2,500 bytes of the system's randomness. ``os.urandom`` for each id takes eight times as long, and lets go of
 the interpreter lock, which a busy process waits to have back."""
+os.register_at_fork(after_in_child=_ID_RANDOM.seed)  # else both processes would draw the same
 _ID_DIGIT_OF_BYTE = (_ID_ALPHABET * 8).encode()  # for bytes.translate: each digit for eight of the 256, so all are as likely
 _ID_FORM = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}", re.ASCII)
 

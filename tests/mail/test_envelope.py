@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 
@@ -58,6 +59,18 @@ def test_ids_sort_by_time() -> None:
 
 def test_ids_of_one_millisecond_differ() -> None:
     assert len({new_message_id(1_700_000_000.0) for _ in range(5000)}) == 5000
+
+
+def test_ids_made_on_both_sides_of_a_fork_differ() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, new_message_id(1_700_000_000.0).encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with os.fdopen(reading, "rb") as theirs:
+        os.close(writing)
+        assert theirs.read().decode() != new_message_id(1_700_000_000.0)
 
 
 def test_ids_made_by_many_threads_differ() -> None:
