@@ -198,7 +198,7 @@ class _Parts:
         self.smtp.start(listeners)
         stack.callback(self.smtp.stop_accepting)
         self.archive.start()
-        self.dispatcher.intake.archive = self.archive.add if config.security.log_all_emails else None
+        self.dispatcher.intake.archive = self.archive if config.security.log_all_emails else None
         stack.callback(self.dispatcher.stop, LEFTOVER_SECONDS)
         self.dispatcher.start()
         self.providers.check_logins()
@@ -213,7 +213,7 @@ class _Parts:
         self.providers.configure(config)
         self.limiter.configure(config.rate_limits)
         self.dispatcher.configure(config)
-        self.dispatcher.intake.archive = self.archive.add if config.security.log_all_emails else None
+        self.dispatcher.intake.archive = self.archive if config.security.log_all_emails else None
         if self.web is not None:
             self.web.configure(config)
 

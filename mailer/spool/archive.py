@@ -3,8 +3,8 @@
 The form is mboxrd (``mbox``). The day is that of the acceptance in local time.
 
 Threads: one of its own writes; any thread adds. One lock guards the queue between them, whose condition ``_room`` wakes
-those who wait for room. How it fails: never at the caller. A message that finds no room within a second, or that
-cannot be written, is dropped, counted and told in the log at most once a minute.
+those who wait for room before they accept a message. How it fails: never at the caller. A message that finds no room, or
+that cannot be written, is dropped, counted and told in the log at most once a minute.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from mailer.spool.places import PRIVATE_FILE, Places, make_private_directory
 log = logging.getLogger(__name__)
 
 MOST_MESSAGES = 1000
-MOST_BYTES = 32 * 1024 * 1024  # also bounds the open files: at most 128 messages over 256 KiB
+MOST_BYTES = 32 * 1024 * 1024  # also bounds the open files: 128 messages over 256 KiB, and as many under way
+UNDER_WAY_FACTOR = 2  # of both: for messages that found room before they were made durable, many at once
 GATHER_SECONDS = 0.1  # messages are written together, so that mail under way is disturbed ten times a second at most
 ROOM_WAIT_SECONDS = 1.0  # a session may wait so long for the archive, and no longer
 SWEEP_SECONDS = 3600.0  # between looks for files that are too old
@@ -88,15 +89,21 @@ class Archive:
         self._service.wake()
         self._service.join(30.0)
 
+    def wait_for_room(self, size: int) -> None:
+        """For who is about to accept a message of ``size`` bytes: wait a second at most for a disk that is slow."""
+        with self._lock:
+            if not self._fits(size):
+                self._wait_for_room(size)
+
     def add(self, envelope: Envelope, content: Content) -> None:
-        """Queue a copy. Costs microseconds while there is room; never raises."""
+        """Queue a copy. Costs microseconds, never waits, never raises; without room the copy is dropped."""
         file = None
         if isinstance(content, FileContent):
             with contextlib.suppress(OSError):
                 file = content.path.open("rb")
         entry, size = _Entry(envelope, content, file), content.size
         with self._lock:
-            fits = self._fits(size) or self._wait_for_room(size)
+            fits = self._fits(size, UNDER_WAY_FACTOR)
             if fits:
                 self._queue.append(entry)
                 self._bytes += size
@@ -133,17 +140,15 @@ class Archive:
     def _room_is_ample(self) -> bool:
         return len(self._queue) < MOST_MESSAGES // 2 and self._bytes < MOST_BYTES // 2
 
-    def _fits(self, size: int) -> bool:
+    def _fits(self, size: int, factor: int = 1) -> bool:
         if self._is_closing:
             return False
-        return not self._queue or (len(self._queue) < MOST_MESSAGES and self._bytes + size <= MOST_BYTES)
+        return not self._queue or (len(self._queue) < factor * MOST_MESSAGES and self._bytes + size <= factor * MOST_BYTES)
 
-    def _wait_for_room(self, size: int) -> bool:
+    def _wait_for_room(self, size: int) -> None:
         """Wait once for a disk that is slow; while one has waited in vain, nobody else does."""
-        if self._is_full:
-            return False
-        self._is_full = not self._room.wait_for(lambda: self._fits(size) or self._is_closing, ROOM_WAIT_SECONDS)
-        return self._fits(size)
+        if not self._is_full:
+            self._is_full = not self._room.wait_for(lambda: self._fits(size) or self._is_closing, ROOM_WAIT_SECONDS)
 
     def _write(self, day: str, entries: list[_Entry]) -> None:
         """Append the entries to the day's file; those that fail leave no trace in it."""

@@ -72,12 +72,14 @@ def test_large_content_may_be_unlinked_once_it_is_added(tmp_path: Path) -> None:
 def test_full_queue_drops_with_a_count_and_makes_only_one_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROOM_WAIT_SECONDS", 0.05)
     archive = Archive(tmp_path, 7)
-    for _ in range(module.MOST_MESSAGES + 5):
+    most = module.MOST_MESSAGES * module.UNDER_WAY_FACTOR
+    for _ in range(most + 5):
+        archive.wait_for_room(1)
         archive.add(envelope(), MemoryContent(b"x"))
     assert archive.dropped == 5
     archive.start()
     archive.close()
-    assert written(tmp_path).count(b"From app@") == module.MOST_MESSAGES
+    assert written(tmp_path).count(b"From app@") == most
 
 
 def test_waiting_for_room_ends_when_the_thread_has_made_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +87,12 @@ def test_waiting_for_room_ends_when_the_thread_has_made_some(tmp_path: Path, mon
     archive = Archive(tmp_path, 7)
     for _ in range(module.MOST_MESSAGES):
         archive.add(envelope(), MemoryContent(b"x"))
-    waiting = threading.Thread(target=archive.add, args=(envelope("last"), MemoryContent(b"last")))
+
+    def accept() -> None:
+        archive.wait_for_room(4)
+        archive.add(envelope("last"), MemoryContent(b"last"))
+
+    waiting = threading.Thread(target=accept)
     waiting.start()
     archive.start()
     waiting.join(WAIT_SECONDS)
@@ -97,7 +104,7 @@ def test_waiting_for_room_ends_when_the_thread_has_made_some(tmp_path: Path, mon
 def test_bytes_in_the_queue_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROOM_WAIT_SECONDS", 0.0)
     archive = Archive(tmp_path, 7)
-    body = bytes(module.MOST_BYTES)
+    body = bytes(module.MOST_BYTES * module.UNDER_WAY_FACTOR)
     archive.add(envelope(), MemoryContent(body + b"more than fits, but alone"))
     archive.add(envelope(), MemoryContent(b"x"))
     assert archive.dropped == 1
