@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mailer.config.load import ConfigError, Loaded, load_text
+from tests.support.certificates import OPENSSL_SECONDS
 
 Problems = Callable[..., list[str]]
 
@@ -24,30 +25,12 @@ def problems(text: str, **environ: str) -> list[str]:
     return raised.value.problems
 
 
-def make_certificate(folder: Path, name: str = "localhost", password: bytes | None = None) -> tuple[Path, Path]:
+def make_certificate(folder: Path, name: str = "localhost", password: str = "") -> tuple[Path, Path]:
     """A self-signed certificate and its key, as PEM files in ``folder``."""
-    x509 = pytest.importorskip("cryptography.x509", reason="cryptography is not installed")
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - skipped above where missing
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - the same
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
     folder.mkdir(parents=True, exist_ok=True)
     cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    )
+    protection = ["-passout", f"pass:{password}"] if password else ["-nodes"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(key_file), *protection]
+    command = ["openssl", "req", "-x509", *kind, "-subj", f"/CN={name}", "-days", "1", "-out", str(cert_file)]
+    subprocess.run(command, check=True, capture_output=True, timeout=OPENSSL_SECONDS)
     return cert_file, key_file

@@ -65,7 +65,7 @@ def test_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_key_is_an_error_and_asks_nobody_for_its_password(tmp_path: Path) -> None:
-    cert_file, key_file = make_certificate(tmp_path, password=b"secret")
+    cert_file, key_file = make_certificate(tmp_path, password="secret")
     (problem,) = problems(of_tls(certFile=str(cert_file), keyFile=str(key_file)))
     assert "cannot be used" in problem
 
