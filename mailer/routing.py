@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mailer.config.schema import Config, ProviderConfig
 from mailer.mail.envelope import Recipient
@@ -18,6 +19,14 @@ LOCAL = "local"
 
 LANE_SEPARATOR = "\x1f"
 MAX_CACHED_DOMAINS = 10_000
+
+
+class _Serving(NamedTuple):
+    """The providers of one recipient domain, first choice first; their names, and the lane of mail for that domain alone."""
+
+    providers: tuple[ProviderConfig, ...]
+    names: tuple[str, ...]
+    lane: str
 
 
 class Router:
@@ -33,7 +42,7 @@ class Router:
         self._rank = {p.name: rank for rank, p in enumerate(self._providers)}
         self.is_uniform = not self._has_weights and not any(p.domains for p in self._providers)
         """Whether all mail has the same ways in the same order."""
-        self._by_domain: dict[str, tuple[ProviderConfig, ...]] = {}
+        self._by_domain: dict[str, _Serving] = {}
 
     def __repr__(self) -> str:
         return f"Router({', '.join(p.name for p in self._providers) or LOCAL})"
@@ -44,32 +53,40 @@ class Router:
         Among equal priorities, providers with a weight share the load: which comes first is drawn by the message's id,
         so that all attempts of one message agree.
         """
-        if not self._providers:
-            return (LOCAL,)
-        serving = self._serving(recipient.address.domain_key)
+        domain = recipient.address.domain_key
+        serving = self._by_domain.get(domain) or self._find_serving(domain)
         if not self._has_weights:
-            return tuple(p.name for p in serving)
-        return tuple(p.name for p in _share_by_weight(serving, message_id))
+            return serving.names
+        return tuple(p.name for p in _share_by_weight(serving.providers, message_id))
 
-    def lane(self, recipients: Iterable[Recipient]) -> str:
+    def lane(self, recipients: Sequence[Recipient]) -> str:
         """The ways that could carry any of these recipients, as one word: messages of one lane wait for the same ways."""
+        if len(recipients) == 1:
+            domain = recipients[0].address.domain_key
+            return (self._by_domain.get(domain) or self._find_serving(domain)).lane
         if not self._providers:
             return LOCAL
-        names = {p.name for r in recipients for p in self._serving(r.address.domain_key)}
-        return LANE_SEPARATOR.join(sorted(names))
+        return _joined({name for domain in {r.address.domain_key for r in recipients} for name in self._names(domain)})
 
     def ranked(self, lane: str) -> list[str]:
         """The ways of a lane, first choice first; those that are no longer configured come last."""
         return sorted(ways_of_lane(lane), key=lambda name: self._rank.get(name, len(self._rank)))
 
-    def _serving(self, domain: str) -> tuple[ProviderConfig, ...]:
-        serving = self._by_domain.get(domain)
-        if serving is None:
-            serving = tuple(p for p in self._providers if not p.domains or domain in p.domains)
-            if len(self._by_domain) >= MAX_CACHED_DOMAINS:
-                self._by_domain = {}  # replaced, not cleared: another thread may be reading the old one
-            self._by_domain[domain] = serving
+    def _names(self, domain: str) -> tuple[str, ...]:
+        return (self._by_domain.get(domain) or self._find_serving(domain)).names
+
+    def _find_serving(self, domain: str) -> _Serving:
+        providers = tuple(p for p in self._providers if not p.domains or domain in p.domains)
+        names = tuple(p.name for p in providers) if self._providers else (LOCAL,)
+        serving = _Serving(providers, names, _joined(names))
+        if len(self._by_domain) >= MAX_CACHED_DOMAINS:
+            self._by_domain = {}  # replaced, not cleared: another thread may be reading the old one
+        self._by_domain[domain] = serving
         return serving
+
+
+def _joined(names: Iterable[str]) -> str:
+    return LANE_SEPARATOR.join(sorted(names))
 
 
 def ways_of_lane(lane: str) -> tuple[str, ...]:

@@ -34,21 +34,20 @@ class _Worker:
     def step(self, now: float) -> float | None:  # noqa: ARG002 - the Stepper's signature; a worker asks no clock
         """Take one job and carry it."""
         crew = self._crew
-        if crew.should_end(self):
+        if crew.is_shrinking and crew.should_end(self):
             return None
         if not crew.store.writable:
             return UNWRITABLE_SECONDS  # no delivery starts whose record could not be kept (spec 4)
         job = crew.queue.take(TAKE_SECONDS)
         if job is None:
             return 0.0
-        crew.moved()
         crew.schedule.refill_if_low(job.way)
-        self.busy_since = time.monotonic()
+        self.busy_since = crew.moved_at = time.monotonic()
         try:
             crew.process(job)
         finally:
             self.busy_since = 0.0
-            crew.moved()
+            crew.moved_at = time.monotonic()
         return 0.0
 
 
@@ -62,13 +61,15 @@ class Crew:
         self.queue = queue
         self.schedule = schedule
         self.process = process
+        # When a worker last took or finished a job. Written without the lock: the last one wins, and any is right.
+        self.moved_at = time.monotonic()
+        self.is_shrinking = False  # there may be more workers than are wanted; set with the lock, read without it
         self._lock = threading.Lock()  # guards all below
         self._workers: dict[_Worker, Service] = {}
         self._count = worker_count
         self._wanted = worker_count
         self._started = 0
         self._stopping = False
-        self._moved_at = time.monotonic()
 
     def __repr__(self) -> str:
         with self._lock:
@@ -85,6 +86,7 @@ class Crew:
         with self._lock:
             stalled = sum(0.0 < worker.busy_since < stalled_before for worker in self._workers)
             self._wanted = min(self._count + stalled, self._count * WORKERS_PER_COUNT)
+            self.is_shrinking = self._stopping or len(self._workers) > self._wanted
             fresh = []
             while not self._stopping and len(self._workers) < self._wanted:
                 worker = _Worker(self)
@@ -103,13 +105,9 @@ class Crew:
                 return True
             return False
 
-    def moved(self) -> None:
-        """A worker took or finished a job. Written without the lock: the last one wins, and any is right."""
-        self._moved_at = time.monotonic()
-
     def seconds_without_progress(self) -> float:
         """How long jobs that could be taken, or are carried, have not moved; 0 when there are none."""
-        return time.monotonic() - self._moved_at if self.busy or self.queue.has_ready else 0.0
+        return time.monotonic() - self.moved_at if self.busy or self.queue.has_ready else 0.0
 
     @property
     def busy(self) -> int:
@@ -120,7 +118,7 @@ class Crew:
     def stop(self, timeout_seconds: float) -> bool:
         """Let every worker finish what it carries and end; False when some had not within the time."""
         with self._lock:
-            self._stopping = True
+            self._stopping = self.is_shrinking = True
             services = list(self._workers.values())
         for service in services:
             service.stop()

@@ -66,20 +66,19 @@ class Deliverer:
     def _open(self, job: Job) -> Message | None:
         """The message with its content; None when there is nothing to carry now, and that is recorded."""
         stored, content = job.stored, job.content
-        now = self.clock()
-        message = Message(stored, content or MemoryContent(b""))
         if stored.holder is Holder.FILE:
-            return self._open_parked(message, now)
-        if content is None:
-            try:
-                return Message(stored, self._store.content(message.id))
-            except ContentLost as loss:
-                log.error("message.lost id=%s why=%s", message.id, loss)
-                self._fail_owed(message, LOST, now)
-                return None
-        return message
+            return self._open_parked(Message(stored, MemoryContent(b"")))
+        if content is not None:
+            return Message(stored, content)
+        try:
+            return Message(stored, self._store.content(stored.envelope.id))
+        except ContentLost as loss:
+            log.error("message.lost id=%s why=%s", stored.envelope.id, loss)
+            self._fail_owed(Message(stored, MemoryContent(b"")), LOST, self.clock())
+            return None
 
-    def _open_parked(self, message: Message, now: float) -> Message | None:
+    def _open_parked(self, message: Message) -> Message | None:
+        now = self.clock()
         opened = self._parking.open(message.stored, now)
         if isinstance(opened, NotYet):
             self._ledger.wait(message, now + opened.seconds, message.stored.lane, now)
@@ -93,19 +92,20 @@ class Deliverer:
         return parked
 
     def _fail_owed(self, message: Message, reply: Reply, now: float) -> None:
-        owed = message.envelope.owed
-        message.update([replace(r, state=State.FAILED, reply=reply, updated_at=now) for r in owed])
+        message.update([replace(r, state=State.FAILED, reply=reply, updated_at=now) for r in message.owed])
         self._ledger.finish(message, now)
 
     def _carry(self, job: Job, message: Message) -> bool:
         """Attempt after attempt. Returns False when the job waits in the queue for another way: it is no longer ours."""
         while True:
             now = self.clock()
-            if not message.envelope.owed:
+            if not message.owed:
                 self._ledger.finish(message, now)
                 return True
-            view = WaysNow(self._ways, message.id, now, self._is_last_chance(message, now), message.denied)
-            step = message.round.next_step(message.envelope.owed, view, now)
+            # Too old, and not tried once: nothing is given up before one round, so a breaker does not deny this one.
+            is_last_chance = message.row.rounds == 0 and self._ways.is_expiring(message.row, now)
+            view = WaysNow(self._ways, message.id, now, is_last_chance, message.denied)
+            step = message.round.next_step(message.owed, view, now)
             if isinstance(step, Attempt):
                 if message.changed:
                     self._ledger.note(message, self._lane(message), now)
@@ -123,12 +123,8 @@ class Deliverer:
                 self._end_round(message, view)
                 return True
 
-    def _is_last_chance(self, message: Message, now: float) -> bool:
-        """Too old, and not tried once: nothing is given up before one round, so this one is not denied by a breaker."""
-        return message.stored.rounds == 0 and self._ways.is_expiring(message.stored, now)
-
     def _lane(self, message: Message) -> str:
-        return self._ways.lane(message.envelope.owed)
+        return self._ways.lane(message.owed)
 
     def _change_way(self, job: Job, message: Message, way: str) -> bool:
         """Take a slot of another way, or leave the job waiting for one. After False nothing of it may be touched."""
@@ -139,27 +135,25 @@ class Deliverer:
 
     def _attempt(self, message: Message, step: Attempt, view: WaysNow) -> bool:
         """Make one attempt. Returns False when the message had to be put back, because the disk cannot keep up."""
-        now = view.now
+        now, wanted, setting = view.now, len(step.recipients), self._ways.setting
         if not self._ledger.begin(message):
             self._ledger.wait(message, now + UNWRITABLE_WAIT_SECONDS, self._lane(message), now)
             return False
-        transport = self._ways.transport(step.way)
-        admission = self._ways.admit(step.way, len(step.recipients), now, view.is_forced)
+        transport, admission = self._ways.admit(step.way, wanted, now, view.is_forced)
         if transport is None or admission.granted == 0:
             self._ways.cancel(step.way, admission, now)
             self._ledger.nothing_in_doubt(message)
             message.denied[step.way] = admission.closed_until or now + UNWRITABLE_WAIT_SECONDS
             return True
-        step = Attempt(step.way, step.recipients[: admission.granted])
-        first = message.stored.rounds == 0 and not message.round.has_tried
-        deadline = time.monotonic() + self._ways.config.processing_timeout
+        if admission.granted < wanted:
+            step = Attempt(step.way, step.recipients[: admission.granted])
+        is_first = message.row.rounds == 0 and not message.round.has_tried
         began = time.monotonic()
+        deadline = began + setting.config.processing_timeout
         verdicts = transport.deliver(Delivery(message.envelope, step.recipients, message.render, deadline))
         seconds = time.monotonic() - began
-        now = self.clock()
-        changed = message.round.apply(step, verdicts, message.envelope.owed, self._ways.rules, now)
-        message.update(changed)
-        queue_seconds = max(0.0, view.now - message.envelope.accepted_at) if first else None
+        message.update(message.round.apply(step, verdicts, message.owed, setting.rules, self.clock()))
+        queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
         ended = _ended(message.id, step.way, list(verdicts.values()), seconds, queue_seconds)
         if not ended.delivered:
             self._ledger.nothing_in_doubt(message)
@@ -170,7 +164,7 @@ class Deliverer:
 
     def _wait_closed(self, message: Message, step: Closed, view: WaysNow) -> None:
         """Nothing was tried: every way is closed, or there is none."""
-        now, stored = view.now, message.stored
+        now, stored = view.now, message.row
         lane = self._lane(message)
         if self._ways.is_expiring(stored, now) and (stored.rounds > 0 or step.until is None):
             self._give_up(message, now)
@@ -184,31 +178,29 @@ class Deliverer:
 
     def _end_round(self, message: Message, view: WaysNow) -> None:
         now = view.now
-        message.update(message.round.refused_everywhere(message.envelope.owed, view, now))
-        if not message.envelope.owed:
+        message.update(message.round.refused_everywhere(message.owed, view, now))
+        if not message.owed:
             self._ledger.finish(message, now)
             return
         retry = self._ways.config.retry
-        rounds = message.stored.rounds + 1
-        expires_at = message.envelope.accepted_at + retry.max_age
+        rounds = message.row.rounds + 1
+        expires_at = message.row.envelope.accepted_at + retry.max_age
         if now >= expires_at or 0 < retry.max_attempts <= rounds:
             self._give_up(message, now)
             return
         wait = min(FIRST_WAIT_SECONDS * 2.0 ** min(rounds - 1, 32), retry.failed_retry_interval)
-        owed = message.envelope.owed
-        closed = {name for r in owed for name in view.names(r) if self._ways.opens_at(name, now) > now}
+        closed = {name for r in message.owed for name in view.names(r) if self._ways.opens_at(name, now) > now}
         waits_for = sorted(message.round.tripped | closed)
         self._ledger.park(message, min(now + wait, expires_at), self._lane(message), now, waits_for)
 
     def _give_up(self, message: Message, now: float) -> None:
-        owed = message.envelope.owed
-        age = now - message.envelope.accepted_at
-        message.stored = replace(message.stored, rounds=message.stored.rounds + message.round.has_tried)
+        owed = message.owed
+        age = now - message.row.envelope.accepted_at
+        given_up = message.round_ended(message.row.due_at)
         log.warning(
             "message.given_up id=%s recipients=%d age=%ds last_reply=%s file=emails/dead/%s.json",
             message.id, len(owed), age, owed[0].reply, message.id,
         )  # fmt: skip
-        given_up = message.stored
         message.update([replace(r, state=State.FAILED, updated_at=now) for r in owed])
         self._ledger.finish(message, now, given_up)
 

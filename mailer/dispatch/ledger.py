@@ -21,7 +21,7 @@ from mailer.dispatch.round import Round
 from mailer.dispatch.schedule import Schedule
 from mailer.events import Hub, MessageFinished, MessageParked
 from mailer.mail.content import Content, Render
-from mailer.mail.envelope import Envelope, Recipient, State
+from mailer.mail.envelope import Envelope, Recipient, State, owed_of
 from mailer.mail.recode import make_render
 from mailer.spool.store import Holder, Record, Store, Stored
 
@@ -35,40 +35,59 @@ DOUBT_WAIT_SECONDS = 5.0
 class Message:
     """A message in a worker's hands: its row, content, the round under way, and what has changed since the last record.
 
-    ``denied``: ways that refused admission, by the Unix time at which to ask again. ``doubts``: attempts in doubt.
+    ``row`` is as it was read but for what ``round_ended`` says; ``recipients`` and ``owed`` are as they are now, and
+    ``stored`` is both together. ``denied``: ways that refused admission, by the Unix time at which to ask again.
+    ``doubts``: attempts in doubt.
     """
 
-    __slots__ = ("changed", "content", "denied", "doubts", "render", "round", "stored")
+    __slots__ = ("changed", "content", "denied", "doubts", "id", "owed", "recipients", "render", "round", "row")
 
-    def __init__(self, stored: Stored, content: Content) -> None:
-        self.stored = stored
+    def __init__(self, row: Stored, content: Content) -> None:
+        envelope = row.envelope
+        self.id = envelope.id
+        self.row = row
         self.content = content
-        self.round = Round.from_progress(stored.progress)
-        self.render: Render = make_render(stored.envelope, content)
+        self.recipients: Sequence[Recipient] = envelope.recipients
+        self.owed = envelope.owed
+        self.round = Round.from_progress(row.progress) if row.progress else Round()
+        self.render: Render = make_render(envelope, content)
         self.changed: dict[int, Recipient] = {}
         self.denied: dict[str, float] = {}
         self.doubts = 0
 
     def __repr__(self) -> str:
-        return f"Message({self.id}, owed={len(self.envelope.owed)}, {self.round!r})"
+        return f"Message({self.id}, owed={len(self.owed)}, {self.round!r})"
 
     @property
-    def id(self) -> str:
-        return self.stored.envelope.id
+    def stored(self) -> Stored:
+        """The row with the recipients as they are now."""
+        if self.recipients is not self.row.envelope.recipients:
+            self.recipients = tuple(self.recipients)
+            self.row = replace(self.row, envelope=replace(self.row.envelope, recipients=self.recipients))
+        return self.row
 
     @property
     def envelope(self) -> Envelope:
         return self.stored.envelope
 
+    @property
+    def news(self) -> tuple[Recipient, ...]:
+        """What has changed since the last record."""
+        return tuple(self.changed.values())
+
     def update(self, changed: Sequence[Recipient]) -> None:
         """Put changed recipients in the place of the old ones."""
-        old = self.stored.envelope
-        recipients = list(old.recipients)
+        recipients = list(self.recipients)
         for recipient in changed:
             recipients[recipient.index] = recipient
             self.changed[recipient.index] = recipient
-        envelope = Envelope(old.id, old.sender, tuple(recipients), old.size, old.accepted_at, old.options)
-        self.stored = replace(self.stored, envelope=envelope)
+        self.recipients = recipients
+        self.owed = owed_of(recipients)
+
+    def round_ended(self, due_at: float | None) -> Stored:
+        """Count the round, if it tried something. Returns the row, due then, with the recipients as they are now."""
+        self.row = replace(self.stored, rounds=self.row.rounds + self.round.has_tried, due_at=due_at)
+        return self.row
 
 
 class Ledger:
@@ -102,19 +121,31 @@ class Ledger:
     def note(self, message: Message, lane: str, now: float) -> None:
         """Outcomes so far, while the worker goes on: after a crash the round goes on from here."""
         progress = message.round.to_progress()
-        record = Record(message.id, State.RETRYING, now, progress=progress, holder=message.stored.holder, lane=lane, at=now)
+        record = Record(
+            message.id,
+            State.RETRYING,
+            now,
+            recipients=message.news,
+            rounds=message.row.rounds,
+            progress=progress,
+            holder=message.row.holder,
+            lane=lane,
+            at=now,
+        )
         self._write(message, record, lambda: None)
 
     def wait(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str] = ()) -> None:
         """The message comes back at ``due_at``, to go on with the round."""
-        stored, tried = message.stored, message.round.has_tried
+        row, tried = message.row, message.round.has_tried
         record = Record(
             message.id,
-            State.RETRYING if tried else stored.state,
+            State.RETRYING if tried else row.state,
             due_at,
+            recipients=message.news,
+            rounds=row.rounds,
             progress=message.round.to_progress() if tried else "",
             waits_for=waits_for,
-            holder=stored.holder,
+            holder=row.holder,
             lane=lane,
             at=now,
         )
@@ -127,14 +158,24 @@ class Ledger:
 
     def park(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str]) -> None:
         """The round is over with recipients owed: from here on the file in ``emails/failed`` is the message."""
-        message.stored = stored = replace(message.stored, rounds=message.stored.rounds + 1, due_at=due_at)
+        stored = message.round_ended(due_at)
         holder = Holder.FILE
         try:
             self._parking.prepare(stored, message.content)
         except ParkingError as fault:
             log.error("message.not_parked id=%s why=%s seconds=%d", message.id, fault, DISK_FAULT_WAIT_SECONDS)
             holder, due_at = stored.holder, min(due_at, now + DISK_FAULT_WAIT_SECONDS)
-        record = Record(message.id, State.RETRYING, due_at, waits_for=waits_for, holder=holder, lane=lane, at=now)
+        record = Record(
+            message.id,
+            State.RETRYING,
+            due_at,
+            recipients=message.news,
+            rounds=stored.rounds,
+            waits_for=waits_for,
+            holder=holder,
+            lane=lane,
+            at=now,
+        )
         if holder is stored.holder is Holder.SPOOL:
             self._write(message, record, lambda: self._schedule.release(message.id, due_at))
             return
@@ -148,10 +189,12 @@ class Ledger:
 
     def finish(self, message: Message, now: float, given_up: Stored | None = None) -> None:
         """Every recipient has its final state. ``given_up``: what it was when they were owed; that goes to ``emails/dead``."""
-        recipients = message.envelope.recipients
-        failed = sum(r.state is State.FAILED for r in recipients)
+        recipients, row, failed = message.recipients, message.row, 0
+        for recipient in recipients:
+            if recipient.state is State.FAILED:
+                failed += 1
         state = State.FAILED if failed else State.SUCCESS
-        in_file = message.stored.holder is Holder.FILE or (given_up is not None and self._prepare_dead(message, given_up))
+        in_file = row.holder is Holder.FILE or (given_up is not None and self._prepare_dead(message, given_up))
         holder = Holder.FILE_TO_CLEAR if in_file else Holder.SPOOL
 
         def durable() -> None:
@@ -159,10 +202,11 @@ class Ledger:
             if in_file:
                 self._parking.finished(replace(message.stored, state=state, holder=holder))
 
-        self._write(message, Record(message.id, state, None, holder=holder, at=now), durable)
-        seconds = now - message.envelope.accepted_at
+        record = Record(message.id, state, None, recipients=message.news, rounds=row.rounds, holder=holder, at=now)
+        self._write(message, record, durable)
+        seconds = now - row.envelope.accepted_at
         delivered = len(recipients) - failed
-        self._hub.publish(MessageFinished(message.id, delivered, failed, message.envelope.options.is_report, seconds))
+        self._hub.publish(MessageFinished(message.id, delivered, failed, row.envelope.options.is_report, seconds))
         # Delivered at the first attempt: the attempt's line has said it all.
         at_once = len(recipients) == 1 and recipients[0].attempts == 1
         level = logging.WARNING if failed else logging.DEBUG if at_once else logging.INFO
@@ -181,13 +225,12 @@ class Ledger:
         return True
 
     def _write(self, message: Message, record: Record, done: Callable[[], None]) -> None:
-        """Write a record with everything that has changed; once it is durable, nothing of the message is in doubt."""
+        """Write a record that has all the news; once it is durable, nothing of the message is in doubt."""
         doubts, message.doubts = message.doubts, 0
 
         def durable() -> None:
             self._give_back(doubts)
             done()
 
-        record = replace(record, recipients=tuple(message.changed.values()), rounds=message.stored.rounds)
         message.changed = {}
         self._store.record(record, durable)

@@ -6,9 +6,9 @@ provider nor one sender's 100,000 messages hold up the rest: turns alone would l
 collect all workers, one at each of its turns. It also owns the slots: how many conversations run with each way, at most
 ``limit`` of it. A job whose way has no free slot is not given out, so no worker ever waits for a connection.
 
-One lock, ``mutex`` of ``queue.Queue``, guards everything here. ``not_empty`` is notified when a job can be taken: a job
-came for a way with a free slot, or a slot of a way with waiting jobs came free. ``put`` and ``get`` of the base class
-are not used; ``offer`` never waits and ``take`` waits with a time-out.
+One lock, ``mutex`` of ``queue.Queue``, guards everything here. ``not_empty`` is notified when a job can be taken and a
+``take`` waits for one: a job came for a way with a free slot, or the first slot of a way with waiting jobs came free.
+``put`` and ``get`` of the base class are not used; ``offer`` never waits and ``take`` waits with a time-out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import queue
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mailer.mail.content import Content, MemoryContent
 from mailer.spool.store import Stored
@@ -34,36 +33,38 @@ MAX_KEPT_CONTENT_BYTES = 16 * 1024 * 1024
 """Content kept in memory by all queued jobs together; a job beyond it reads its content back when its turn comes."""
 
 
-@dataclass(slots=True)
 class Job:
     """A message in memory, on its way to a worker. ``way`` is the one that it is to be tried at next.
 
-    ``content`` is None when it has to be read from the spool or the parked file.
+    ``content`` is None when it has to be read from the spool or the parked file; ``kept_bytes`` of it are in memory.
     """
 
-    stored: Stored
-    way: str
-    content: Content | None = None
+    __slots__ = ("content", "kept_bytes", "sender", "stored", "way")
 
-    @property
-    def kept_bytes(self) -> int:
-        return self.content.size if isinstance(self.content, MemoryContent) else 0
+    def __init__(self, stored: Stored, way: str, content: Content | None = None) -> None:
+        self.stored = stored
+        self.way = way
+        self.content = content
+        self.sender = stored.envelope.sender.text
+        self.kept_bytes = len(content.data) if isinstance(content, MemoryContent) else 0
+
+    def __repr__(self) -> str:
+        return f"Job({self.stored.envelope.id}, way={self.way!r}, kept_bytes={self.kept_bytes})"
 
 
 class _Lane:
-    """The jobs for one way, by sender, and the slots taken there."""
+    """The jobs for one way, by sender, and the slots taken there. It can give out a job when it has one and a slot is free:
+    ``size > 0 and busy < limit``. ``turns``: the lines of all senders with a job, that whose turn is next first."""
 
-    __slots__ = ("busy", "limit", "senders", "size")
+    __slots__ = ("busy", "limit", "senders", "size", "turns", "way")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, way: str, limit: int) -> None:
+        self.way = way
         self.limit = limit
         self.busy = 0
         self.size = 0
-        self.senders: OrderedDict[str, deque[Job]] = OrderedDict()
-
-    @property
-    def is_ready(self) -> bool:
-        return self.size > 0 and self.busy < self.limit
+        self.senders: dict[str, deque[Job]] = {}
+        self.turns: deque[deque[Job]] = deque()
 
 
 class FairQueue(queue.Queue[Job]):
@@ -84,16 +85,15 @@ class FairQueue(queue.Queue[Job]):
 
     def offer(self, job: Job) -> bool:
         """Take the job in, if there is room and its sender and way have not had their share; never waits."""
-        sender = str(job.stored.envelope.sender)
         with self.mutex:
-            lane = self._lane(job.way)
+            lane = self._lanes.get(job.way) or self._lane(job.way)
             if self._size >= self.maxsize or lane.size >= self._way_share:
                 return False
-            jobs = lane.senders.get(sender)
-            if jobs is not None and len(jobs) >= self._sender_share:
+            line = lane.senders.get(job.sender)
+            if line is not None and len(line) >= self._sender_share:
                 return False
             self._put(job)
-            if lane.busy < lane.limit:
+            if self._takers_waiting and lane.busy < lane.limit:
                 self.not_empty.notify()
         return True
 
@@ -103,14 +103,9 @@ class FairQueue(queue.Queue[Job]):
         ``leave`` its way afterwards.
         """
         with self.mutex:
-            deadline = 0.0
-            while not self._qsize():
-                deadline = deadline or time.monotonic() + timeout_seconds
-                remaining = deadline - time.monotonic()
-                if remaining <= 0 or self._is_closed:
-                    return None
-                self.not_empty.wait(remaining)
-            return None if self._is_closed else self._get()
+            if self._is_closed or not (self._qsize() or self._wait_until_ready(timeout_seconds)):
+                return None
+            return self._get()
 
     def leave(self, way: str) -> None:
         """Give back a slot."""
@@ -148,9 +143,7 @@ class FairQueue(queue.Queue[Job]):
     def waiting_ids(self) -> set[str]:
         """The ids of the messages that no worker has taken yet."""
         with self.mutex:
-            return {
-                job.stored.envelope.id for lane in self._lanes.values() for jobs in lane.senders.values() for job in jobs
-            }
+            return {job.stored.envelope.id for lane in self._lanes.values() for line in lane.turns for job in line}
 
     @property
     def room(self) -> int:
@@ -183,47 +176,77 @@ class FairQueue(queue.Queue[Job]):
         self._size = 0
         self._kept_bytes = 0
         self._is_closed = False
+        self._takers_waiting = 0
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
 
     def _qsize(self) -> int:
         """How many lanes have a job that can be taken now: what a waiting ``take`` waits for."""
-        return sum(lane.is_ready for lane in self._lanes.values())
+        ready = 0
+        for lane in self._lanes.values():
+            if lane.size and lane.busy < lane.limit:
+                ready += 1
+        return ready
 
     def _put(self, item: Job) -> None:
-        lane = self._lane(item.way)
+        lane = self._lanes.get(item.way) or self._lane(item.way)
         if self._kept_bytes + item.kept_bytes > MAX_KEPT_CONTENT_BYTES:
-            item.content = None
-        lane.senders.setdefault(str(item.stored.envelope.sender), deque()).append(item)
+            item.content, item.kept_bytes = None, 0
+        line = lane.senders.get(item.sender)
+        if line is None:
+            line = lane.senders[item.sender] = deque()
+            lane.turns.append(line)
+        line.append(item)
         lane.size += 1
         self._size += 1
         self._kept_bytes += item.kept_bytes
 
     def _get(self) -> Job:
-        # Of equals min() takes the first, which had its turn the longest ago.
-        way, lane = min((found for found in self._lanes.items() if found[1].is_ready), key=_conversations)
-        self._lanes.move_to_end(way)
-        sender, jobs = next(iter(lane.senders.items()))
-        job = jobs.popleft()
-        if jobs:
-            lane.senders.move_to_end(sender)
-        else:
-            del lane.senders[sender]
-        lane.size -= 1
-        lane.busy += 1
+        chosen: _Lane | None = None
+        for lane in self._lanes.values():  # of equals the first, which had its turn the longest ago
+            if lane.size and lane.busy < lane.limit and (chosen is None or lane.busy < chosen.busy):
+                chosen = lane
+        if chosen is None:
+            raise queue.Empty
+        if len(self._lanes) > 1:
+            self._lanes.move_to_end(chosen.way)
+        line = chosen.turns[0]
+        job = line.popleft()
+        if not line:
+            chosen.turns.popleft()
+            del chosen.senders[job.sender]
+        elif len(chosen.turns) > 1:
+            chosen.turns.rotate(-1)
+        chosen.size -= 1
+        chosen.busy += 1
         self._size -= 1
         self._kept_bytes -= job.kept_bytes
         return job
 
+    def _wait_until_ready(self, timeout_seconds: float) -> bool:
+        """Wait for a job that can be taken. False when none came within the time, or the queue was closed."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._qsize():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return False
+            self._takers_waiting += 1
+            self.not_empty.wait(remaining)
+            self._takers_waiting -= 1
+            if self._is_closed:
+                return False
+        return True
+
     def _lane(self, way: str) -> _Lane:
         lane = self._lanes.get(way)
         if lane is None:
-            lane = self._lanes[way] = _Lane(max(1, self._limit_of(way)))
+            lane = self._lanes[way] = _Lane(way, max(1, self._limit_of(way)))
         return lane
 
     def _release(self, way: str) -> None:
         lane = self._lanes[way]
+        had_free_slot = lane.busy < lane.limit  # then its jobs could be taken before, and who waits was told of them
         lane.busy -= 1
-        if lane.size:
+        if self._takers_waiting and lane.size and not had_free_slot:
             self.not_empty.notify()
 
 
@@ -267,7 +290,3 @@ class Room:
                 return True
         self.lacking.update(self._ways_of(lane))
         return False
-
-
-def _conversations(found: tuple[str, _Lane]) -> int:
-    return found[1].busy

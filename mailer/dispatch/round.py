@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mailer.mail.envelope import Recipient, State
 from mailer.mail.outcome import Reply, Stage, Verdict
@@ -38,8 +38,7 @@ class Ways(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """Try these recipients at this way, now."""
 
     way: str
@@ -103,20 +102,21 @@ class _Course:
         return f"_Course(tries={self.tries}, spent={self.spent}, due={self.due})"
 
 
+_DELIVERED = _Course()
+"""Of whoever was delivered to at the first try: nothing is ever added to it."""
+
+
 class Round:
     """The state of a round. ``tripped`` names the ways whose fault was of the kind that opens a breaker."""
 
     def __init__(self) -> None:
         self._courses: dict[int, _Course] = {}
         self._next_batch_at = 0.0
-        self.tripped: set[str] = set()
+        self.tripped: frozenset[str] = frozenset()
+        self.has_tried = False
 
     def __repr__(self) -> str:
         return f"Round({self._courses!r}, tripped={sorted(self.tripped)})"
-
-    @property
-    def has_tried(self) -> bool:
-        return bool(self._courses)
 
     def next_step(self, owed: Sequence[Recipient], ways: Ways, now: float) -> Step:
         """What to do now for the recipients still owed."""
@@ -129,15 +129,17 @@ class Round:
             way, at = self._next_way(recipient, course, ways, closings)
             if way is None:
                 continue
-            if course is None or course.is_fresh:
-                at = max(at, self._next_batch_at)
+            if (course is None or course.is_fresh) and at < self._next_batch_at:
+                at = self._next_batch_at
             if at > now:
                 waits.append(at)
-            elif not chosen or way == chosen_way:
+            elif not chosen:
                 chosen_way = way
                 chosen.append(recipient)
+            elif way == chosen_way:
                 if len(chosen) >= ways.batch_size(way):
                     break
+                chosen.append(recipient)
         if chosen:
             return Attempt(chosen_way, tuple(chosen))
         if waits:
@@ -168,6 +170,7 @@ class Round:
         """
         changed = []
         refused = False
+        self.has_tried = True
         for recipient in attempt.recipients:
             verdict = verdicts[recipient.index]
             state = self._take(recipient.index, attempt.way, verdict, rules, now)
@@ -180,12 +183,13 @@ class Round:
         return changed
 
     def _take(self, index: int, way: str, verdict: Verdict, rules: Rules, now: float) -> State:
-        course = self._courses.setdefault(index, _Course())
         if verdict.is_delivered:
+            self._courses[index] = _DELIVERED
             return State.SUCCESS
+        course = self._courses.setdefault(index, _Course())
         reply, stage = verdict.reply, verdict.stage
         if stage in BREAKER_STAGES or reply.code == 421:
-            self.tripped.add(way)
+            self.tripped |= {way}
         if reply.is_permanent and stage is Stage.RCPT and not _is_policy(reply):
             return State.FAILED
         if reply.is_permanent or stage is Stage.TLS or verdict.closed_for_seconds is not None:
@@ -238,7 +242,8 @@ class Round:
                 course = result._courses[int(index)] = _Course()
                 course.tries, course.spent, course.due = dict(tries), dict(spent), dict(due)
             result._next_batch_at = float(state["batch"])
-            result.tripped = set(state["tripped"])
+            result.tripped = frozenset(state["tripped"])
+            result.has_tried = bool(result._courses)
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
         return result

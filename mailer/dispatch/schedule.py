@@ -36,6 +36,10 @@ class Planner(Protocol):
         """The way that the message would be tried at now (an open one if there is any)."""
         ...
 
+    def open_way(self, stored: Stored, now: float) -> str | None:
+        """``first_way`` of a new message; None when its lane is closed."""
+        ...
+
     def first_ways(self, lane: str, now: float) -> Sequence[str]:
         """The ways that ``first_way`` may name for a message of that lane."""
         ...
@@ -83,9 +87,10 @@ class Schedule:
 
     def admit_new(self, stored: Stored, content: Content, now: float) -> None:
         """An expected message is durable: straight to the queue if there is room, else it waits on disk."""
-        opens_at = self._planner.lane_opens_at(stored.lane, now)
-        if opens_at <= now and not self._paused and self._queue.offer(Job(stored, self._planner.first_way(stored, now), content)):
+        way = None if self._paused else self._planner.open_way(stored, now)
+        if way is not None and self._queue.offer(Job(stored, way, content)):
             return
+        opens_at = self._planner.lane_opens_at(stored.lane, now)
         with self._lock:
             self._let_go(stored.envelope.id)
             if opens_at <= now:
@@ -101,10 +106,11 @@ class Schedule:
         """The message leaves memory; what the spool says of it is durable. ``due_at``: when it wants to come back."""
         with self._lock:
             self._let_go(message_id)
-            is_called = message_id in self._called
-            sake = self._called.pop(message_id, None)
-            if is_called and due_at is not None:
-                self._recalled.append((message_id, sake))
+            is_called = bool(self._called) and message_id in self._called
+            if is_called:
+                sake = self._called.pop(message_id)
+                if due_at is not None:
+                    self._recalled.append((message_id, sake))
             is_early = due_at is not None and (self._note_due(due_at) or is_called)
         if is_early:
             self._on_wake()

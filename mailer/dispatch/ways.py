@@ -27,7 +27,7 @@ FIRST_WAIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """One configuration and what is derived from it."""
 
     config: Config
@@ -41,46 +41,54 @@ class Ways:
     def __init__(self, config: Config, providers: ProviderSet, local: LocalFiles, rules: Rules) -> None:
         self._providers = providers
         self._local = local
-        self._setting = _Setting(config, Router(config), rules)
+        self.setting = Setting(config, Router(config), rules)
 
     def __repr__(self) -> str:
-        return f"Ways({self._setting.router!r})"
+        return f"Ways({self.setting.router!r})"
 
     def configure(self, config: Config, rules: Rules) -> None:
         """Take a new configuration; the provider set has been configured before."""
-        self._setting = _Setting(config, Router(config), rules)
-
-    @property
-    def rules(self) -> Rules:
-        return self._setting.rules
+        self.setting = Setting(config, Router(config), rules)
 
     @property
     def config(self) -> Config:
-        return self._setting.config
+        return self.setting.config
+
+    def names(self, recipient: Recipient, message_id: str) -> tuple[str, ...]:
+        return self.setting.router.ways(recipient, message_id)
 
     # For the schedule and the queue.
 
     def lane(self, recipients: Sequence[Recipient]) -> str:
-        return self._setting.router.lane(recipients)
+        return self.setting.router.lane(recipients)
 
     def first_way(self, stored: Stored, now: float) -> str:
         names = self.names(stored.envelope.owed[0], stored.envelope.id) if stored.envelope.owed else ()
         return next((name for name in names if self.opens_at(name, now) <= now), names[0] if names else "")
 
+    def open_way(self, stored: Stored, now: float) -> str | None:
+        envelope = stored.envelope
+        for name in self.setting.router.ways(envelope.recipients[0], envelope.id):
+            provider = self._providers.by_name.get(name)
+            if provider is None or provider.open_at(now) <= now:
+                return name
+        return None if self.lane_opens_at(stored.lane, now) > now else self.first_way(stored, now)
+
     def first_ways(self, lane: str, now: float) -> Sequence[str]:
-        router = self._setting.router
-        names = [name for name in router.ranked(lane) if self.opens_at(name, now) <= now]
+        router = self.setting.router
+        ranked = router.ranked(lane) or [""]  # as ``first_way`` says of what no provider serves
+        names = [name for name in ranked if self.opens_at(name, now) <= now] or ranked
         return names[:1] if router.is_uniform else names
 
     def lane_opens_at(self, lane: str, now: float) -> float:
         return min((self.opens_at(name, now) for name in ways_of_lane(lane)), default=now)
 
     def is_expiring(self, stored: Stored, now: float) -> bool:
-        return now - stored.envelope.accepted_at >= self._setting.config.retry.max_age
+        return now - stored.envelope.accepted_at >= self.setting.config.retry.max_age
 
     def limit_of(self, way: str) -> int:
         """How many conversations may run with a way at once: half of all threads, so that one stalled peer starves nobody."""
-        half = max(1, self._setting.config.worker_count * WORKERS_PER_COUNT // 2)
+        half = max(1, self.setting.config.worker_count * WORKERS_PER_COUNT // 2)
         provider = self._providers.get(way)
         if provider is None or not provider.config.max_connections:
             return half
@@ -88,22 +96,20 @@ class Ways:
 
     def opens_at(self, way: str, now: float) -> float:
         """``now`` when the way may be tried, else the Unix time at which to look again."""
-        provider = self._providers.get(way)
+        provider = self._providers.by_name.get(way)
         return now if provider is None else provider.open_at(now)
 
     # For the workers.
 
-    def names(self, recipient: Recipient, message_id: str) -> tuple[str, ...]:
-        return self._setting.router.ways(recipient, message_id)
+    def admit(self, way: str, wanted: int, now: float, is_forced: bool) -> tuple[Transport | None, Admission]:
+        """Reserve an attempt for up to ``wanted`` recipients; must be followed by a delivery or by ``cancel``.
 
-    def transport(self, way: str) -> Transport | None:
-        """None when the way is no longer configured."""
-        return self._local if way == LOCAL and not self._setting.config.forward_providers else self._providers.get(way)
-
-    def admit(self, way: str, wanted: int, now: float, is_forced: bool) -> Admission:
-        """Reserve an attempt for up to ``wanted`` recipients; must be followed by a delivery or by ``cancel``."""
-        provider = self._providers.get(way)
-        return Admission(wanted) if provider is None else provider.admit(wanted, now, forced=is_forced)
+        There is no transport (None) when the way is no longer configured.
+        """
+        provider = self._providers.by_name.get(way)
+        if provider is not None:
+            return provider, provider.admit(wanted, now, is_forced)
+        return self._local if way == LOCAL and not self.setting.config.forward_providers else None, Admission(wanted)
 
     def cancel(self, way: str, admission: Admission, now: float) -> None:
         """The admitted attempt does not take place."""
@@ -132,10 +138,10 @@ class WaysNow:
     denied: dict[str, float] = field(default_factory=dict)
 
     def names(self, recipient: Recipient) -> Sequence[str]:
-        return self.ways.names(recipient, self.message_id)
+        return self.ways.setting.router.ways(recipient, self.message_id)
 
     def closed_until(self, way: str) -> float | None:
-        if way in self.denied:
+        if self.denied and way in self.denied:
             return self.denied[way]
         if self.is_forced:
             return None

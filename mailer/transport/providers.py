@@ -36,7 +36,7 @@ class ProviderSet:
         self._lock = threading.Lock()  # guards all below
         self._hostname = ""
         self._providers: tuple[Provider, ...] = ()
-        self._by_name: dict[str, Provider] = {}  # replaced whole, so a reader needs no lock
+        self.by_name: dict[str, Provider] = {}  # replaced whole, so a reader needs no lock
         self._passed_over_since: float | None = None
         self._has_warned = False
         self._configured_at = surroundings.clock()
@@ -53,7 +53,7 @@ class ProviderSet:
         return len(self._providers)
 
     def get(self, name: str) -> Provider | None:
-        return self._by_name.get(name)
+        return self.by_name.get(name)
 
     def configure(self, config: Config) -> None:
         """Take on a configuration. A provider whose settings did not change keeps its breaker, quota and connections.
@@ -65,7 +65,7 @@ class ProviderSet:
             kept = {p.config: p for p in old} if config.hostname == self._hostname else {}
             new = tuple(kept.get(c) or self._build(c, config.hostname) for c in config.forward_providers)
             self._providers, self._hostname = new, config.hostname
-            self._by_name = {p.name: p for p in new}
+            self.by_name = {p.name: p for p in new}
             self._passed_over_since, self._has_warned, self._configured_at = None, False, self._surroundings.clock()
         for provider in new:
             provider.forget_trust()

@@ -25,6 +25,9 @@ class OneWay:
     def first_way(self, stored: Stored, now: float) -> str:
         return "a"
 
+    def open_way(self, stored: Stored, now: float) -> str | None:
+        return "a"
+
     def first_ways(self, lane: str, now: float) -> list[str]:
         return [lane]
 

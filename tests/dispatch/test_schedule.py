@@ -31,6 +31,9 @@ class Ways:
     def first_way(self, stored: Stored, now: float) -> str:
         return self.first.get(stored.lane, stored.lane)
 
+    def open_way(self, stored: Stored, now: float) -> str | None:
+        return self.first_way(stored, now) if self.lane_opens_at(stored.lane, now) <= now else None
+
     def first_ways(self, lane: str, now: float) -> list[str]:
         return self.names.get(lane, [lane])
 

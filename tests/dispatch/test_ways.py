@@ -56,3 +56,14 @@ def test_messages_of_a_lane_may_be_tried_at_any_open_way_where_they_differ(tmp_p
 def test_way_that_is_no_longer_configured_counts_as_open(tmp_path: Path) -> None:
     ways, _ = ways_over(tmp_path, provider("a"))
     assert ways.first_ways("gone", NOW) == ["gone"]
+
+
+def test_lane_without_a_way_has_its_own_place_in_the_queue(tmp_path: Path) -> None:
+    ways, _ = ways_over(tmp_path, provider("a", domains=("example.org",)))
+    assert ways.first_ways("", NOW) == [""]
+
+
+def test_lane_that_has_closed_since_it_was_looked_at_still_has_a_way(tmp_path: Path) -> None:
+    ways, providers = ways_over(tmp_path, provider("a", max_per_hour=1))
+    spend_quota(providers.get("a"))
+    assert ways.first_ways("a", NOW) == ["a"]
