@@ -8,7 +8,7 @@ The map, in the order a message travels (imports go down the floors only; ``test
     3  policy/     may you?         spool/ keep it safe     routing.py which way     transport/ send it
     4  smtp/       hear it          dispatch/ move it: schedule, queue, round, worker
     5  observe/    tell it: log, metrics
-    6  web/        show it: health, metrics, admin over HTTP
+    6  web/        show it: health, metrics, admin over HTTP     front/ hear it in a process of its own (processes 2)
     7  app.py      builds, starts and stops everything in one visible order · cli/ one file a command
 """
 
