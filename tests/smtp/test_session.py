@@ -66,6 +66,25 @@ def test_postmaster_without_a_domain_is_ours() -> None:
     assert str(setting.intake.messages[0][0].recipients[0].address) == "PostMaster@mx.example"
 
 
+def test_a_recipient_that_was_heard_before_is_judged_by_the_rules_of_its_own_session() -> None:
+    postmaster, umlaut = b"RCPT TO:<Postmaster>\r\n", "RCPT TO:<ü@example.org>\r\n".encode()
+    for hostname in ("one.example", "two.example", "one.example"):
+        setting = Setting()
+        setting.config = replace(setting.config, hostname=hostname)
+        converse(EHLO + MAIL + postmaster + b"DATA\r\n.\r\n", setting=setting)
+        assert str(setting.intake.messages[0][0].recipients[0].address) == f"Postmaster@{hostname}"
+    for _ in range(2):
+        assert codes(converse(EHLO + b"MAIL FROM:<a@example.com> SMTPUTF8\r\n" + umlaut))[-1] == "250 2.1.5"
+        assert codes(converse(EHLO + MAIL + umlaut))[-1] == "553 5.1.3"
+
+
+def test_a_sender_that_was_heard_before_needs_ehlo_for_its_parameters_all_the_same() -> None:
+    odd = b"MAIL FROM:<a@example.com> AUTH=<>\r\n"
+    for _ in range(2):
+        assert codes(converse(EHLO + odd))[-1] == "250 2.1.0"
+        assert codes(converse(b"HELO client.example\r\n" + odd))[-1] == "555 5.5.4"
+
+
 def test_helo_is_plain_smtp() -> None:
     setting = Setting()
     replies = converse(b"HELO client.example\r\n" + MAIL + RCPT + b"DATA\r\n" + HEAD + b".\r\n", setting=setting)

@@ -189,6 +189,25 @@ def test_data_that_stops_is_cut_off() -> None:
     assert clock.now - 1000 <= 75
 
 
+@pytest.mark.parametrize("first", [[], [b"begin"]], ids=["nothing at all", "a beginning"])
+def test_a_client_that_is_silent_after_data_is_cut_off(first: list[bytes]) -> None:
+    clock = FakeClock()
+    reader = wire(*first, 1000.0, pace=Pace(300, min_data_rate=256), clock=clock)
+    with pytest.raises(Disconnect) as end:
+        list(reader.read_data())
+    assert end.value.reply is TOO_SLOW
+    assert 30 <= clock.now - 1000 <= 41  # the clock is looked at every 10 s
+
+
+def test_a_line_that_comes_in_part_has_one_idle_time_for_all_of_it() -> None:
+    clock = FakeClock()
+    reader = wire(b"NO", 200.0, b"O", 200.0, b"P\r\n", clock=clock)
+    with pytest.raises(Disconnect) as end:
+        reader.read_line()
+    assert end.value.reply is IDLE
+    assert clock.now - 1000 <= 311
+
+
 def test_data_fast_enough_with_a_pause_is_taken() -> None:
     pieces: list[bytes | float] = []
     for _ in range(10):
