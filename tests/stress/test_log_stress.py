@@ -8,14 +8,19 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from mailer.config.schema import LoggingConfig
+from mailer.observe import log as module
 from mailer.observe.log import LogOutput
 from tests.stress.together import THREADS, many
 
 ROUNDS = 2000
 
 
-def test_every_line_is_written_once_and_whole_or_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [module.QUEUE_ENTRIES, 50], ids=["ample", "scarce"])
+def test_every_line_is_written_once_and_whole_or_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr(module, "QUEUE_ENTRIES", room)
     settings = LoggingConfig(file=str(tmp_path / "first.log"))
     logging.getLogger().handlers.clear()  # the test runner's own would format each record in the caller
     output = LogOutput(settings)
