@@ -150,7 +150,7 @@ class Deliverer:
         is_first = message.row.rounds == 0 and not message.round.has_tried
         began = time.monotonic()
         deadline = began + setting.config.processing_timeout
-        verdicts = transport.deliver(Delivery(message.envelope, step.recipients, message.render, deadline))
+        verdicts = transport.deliver(Delivery(message.stored.envelope, step.recipients, message.render, deadline))
         seconds = time.monotonic() - began
         message.update(message.round.apply(step, verdicts, message.owed, setting.rules, self.clock()))
         queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None

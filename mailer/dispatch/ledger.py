@@ -21,7 +21,7 @@ from mailer.dispatch.round import Round
 from mailer.dispatch.schedule import Schedule
 from mailer.events import Hub, MessageFinished, MessageParked
 from mailer.mail.content import Content, Render
-from mailer.mail.envelope import Envelope, Recipient, State, owed_of
+from mailer.mail.envelope import Recipient, State, owed_of
 from mailer.mail.recode import make_render
 from mailer.spool.store import Holder, Record, Store, Stored
 
@@ -65,10 +65,6 @@ class Message:
             self.recipients = tuple(self.recipients)
             self.row = replace(self.row, envelope=replace(self.row.envelope, recipients=self.recipients))
         return self.row
-
-    @property
-    def envelope(self) -> Envelope:
-        return self.stored.envelope
 
     @property
     def news(self) -> tuple[Recipient, ...]:

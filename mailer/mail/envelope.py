@@ -101,7 +101,11 @@ class Envelope:
 
 def owed_of(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
     """Those whose fate is still open."""
-    return tuple([r for r in recipients if r.state is not State.SUCCESS and r.state is not State.FAILED])
+    owed = []
+    for recipient in recipients:
+        if recipient.state is not State.SUCCESS and recipient.state is not State.FAILED:
+            owed.append(recipient)
+    return tuple(owed)
 
 
 def new_message_id(now: float | None = None) -> str:

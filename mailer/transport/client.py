@@ -131,9 +131,12 @@ class Conversation(smtplib.SMTP):
 
     def send(self, s: object) -> None:
         """Send all of ``s``. ``smtplib`` calls this for its own commands too."""
-        data = s.encode() if isinstance(s, str) else s
-        if not isinstance(data, bytes):
-            raise TypeError(f"cannot send {type(data).__name__}")
+        if isinstance(s, bytes):
+            data = s
+        elif isinstance(s, str):
+            data = s.encode()
+        else:
+            raise TypeError(f"cannot send {type(s).__name__}")
         self._step_ends = 0.0
         sent = self._send_some(data)
         if sent == len(data):
@@ -203,7 +206,13 @@ class Conversation(smtplib.SMTP):
         connection = self.sock
         if connection is None:
             raise lost("connection is closed")
-        remaining = self._remaining()
+        now, ends = time.monotonic(), self._step_ends  # as ``_remaining``, without a call more for each wait
+        if not ends:
+            ends = now + self.timeout
+            self._step_ends = ends = ends if ends < self.deadline else self.deadline
+        remaining = ends - now
+        if remaining <= 0:
+            raise TimeoutError
         if not self._bound - STEP_SECONDS < remaining <= self._bound:
             self._bound = rounded(remaining)
             bound_waits(connection, self._bound)
@@ -212,14 +221,10 @@ class Conversation(smtplib.SMTP):
     def _remaining(self) -> float:
         """Seconds that the step has left; the first time that they are asked for, it begins."""
         now = time.monotonic()
-        ends = self._step_ends
-        if not ends:
-            ends = now + self.timeout
-            self._step_ends = ends = ends if ends < self.deadline else self.deadline
-        remaining = ends - now
-        if remaining <= 0:
+        self._step_ends = self._step_ends or min(now + self.timeout, self.deadline)
+        if self._step_ends <= now:
             raise TimeoutError
-        return remaining
+        return self._step_ends - now
 
 
 def received(code: int, text: bytes) -> Reply:

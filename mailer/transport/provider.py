@@ -148,7 +148,8 @@ class Provider:
         now = self._clock()
         self._pool.end(conversation, now)
         delivered = self._note_use(delivery, outcome, now)
-        self._note_health(outcome, now)
+        if outcome.is_fault or self._breaker.faults or self._breaker.state != breaker.CLOSED:
+            self._note_health(outcome, now)  # else a fault that another notes at this moment counts as the later one
         log.info(
             "delivery.attempt id=%s provider=%s recipients=%d delivered=%d reply=%r stage=%s seconds=%.3f "
             "connection=%s tls=%s",
@@ -198,8 +199,7 @@ class Provider:
 
     def _note_health(self, outcome: Outcome, now: float) -> None:
         if not outcome.is_fault:
-            if self._breaker.faults or self._breaker.state != breaker.CLOSED:
-                self._tell(self._breaker.success())  # else a fault noted at this moment counts as the later one
+            self._tell(self._breaker.success())
             return
         change = self._breaker.fault(now)
         if change is not None:
