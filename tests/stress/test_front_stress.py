@@ -17,11 +17,11 @@ from tests.spool.messages import envelope
 from tests.stress.together import THREADS, WAIT_SECONDS, many, together
 
 ROUNDS = 150
-LARGE_EVERY = 10
+LARGE_EVERY = 2
 
 
 def text_of(number: int, round_number: int) -> bytes:
-    size = 3 * PACKET_BYTES if round_number % LARGE_EVERY == 0 else 10
+    size = PACKET_BYTES * 5 // 4 if round_number % LARGE_EVERY == 0 else 10
     return f"{number}-{round_number} ".encode() * (size // 8)
 
 

@@ -12,13 +12,14 @@ from mailer.mail.address import Address
 from mailer.mail.content import MemoryContent
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool.store import Stored
-from tests.stress.together import WAIT_SECONDS, together
+from tests.stress.together import WAIT_SECONDS, many, together
 
 WAYS = ("a", "b", "c")
 SLOTS = 2
 SIZE = 40
 PRODUCERS = CONSUMERS = 4
 JOBS = 600  # of each producer
+HOT_ROUNDS = 1500
 CHANGES = 0.3  # the part of the jobs that go on to another way
 
 
@@ -92,6 +93,26 @@ def test_every_job_is_given_out_once_and_no_way_has_more_than_its_slots() -> Non
     assert len(set(hall.done)) == PRODUCERS * JOBS
     assert max(hall.most.values()) <= SLOTS
     assert (hall.queue.room, hall.queue.has_ready, hall.queue.waiting_ids()) == (SIZE, False, set())
+
+
+def test_slots_and_room_balance() -> None:
+    queue = FairQueue(SIZE, lambda way: 10**6)
+    recipients = (Recipient(0, Address("to", "x")),)
+
+    def use(number: int) -> None:
+        for round_number in range(HOT_ROUNDS):
+            envelope = Envelope("m", Address(f"s{number}", "x"), recipients, 1, 0.0)
+            assert queue.offer(Job(Stored(envelope, "lane"), WAYS[0], MemoryContent(b"x")))
+            job = queue.take(WAIT_SECONDS)
+            assert job is not None
+            if round_number % 2:
+                assert queue.change_way(job, WAYS[1])
+            queue.leave(job.way)
+
+    many(use)
+    assert (queue.room, queue.has_ready) == (SIZE, False)
+    assert repr(queue) == f"FairQueue(size=0/{SIZE}, kept=0)"
+    assert [lane.busy for lane in queue._lanes.values()] == [0, 0]
 
 
 def test_nobody_sleeps_over_a_job_or_over_the_end() -> None:

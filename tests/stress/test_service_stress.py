@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from mailer.service import Service
 from tests.stress.together import THREADS, WAIT_SECONDS, many
 
-ROUNDS = 500
+ROUNDS = 4000  # of all together
 
 
 class Counter:
@@ -33,18 +35,19 @@ class Counter:
         return WAIT_SECONDS * 2
 
 
-def test_no_wake_is_lost() -> None:
-    body = Counter()
+@pytest.mark.parametrize("askers", [1, THREADS])
+def test_no_wake_is_lost(askers: int) -> None:
+    body, rounds = Counter(), ROUNDS // askers
     service = Service("stress", body)
     service.start()
 
     def ask(_: int) -> None:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             answer = body.ask()
             service.wake()
             assert answer.wait(WAIT_SECONDS / 2), "the service sleeps over a wake"
 
-    many(ask)
+    many(ask, askers)
     service.stop()
     assert service.join(WAIT_SECONDS)
-    assert body.seen == THREADS * ROUNDS
+    assert body.seen == askers * rounds
