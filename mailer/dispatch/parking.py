@@ -135,7 +135,7 @@ class Parking:
     def step(self, now: float) -> float:
         """Do what was queued, then look at the folder if it is time. Returns seconds until the next look."""
         self.finish_tasks()
-        if self._clock.look(now) or now >= self._next_scan:
+        if self._clock.look(now, self.interval_seconds) or now >= self._next_scan:
             self.scan(now)
         return max(0.0, min(IDLE_SECONDS, self._next_scan - now))
 
@@ -163,7 +163,6 @@ class Parking:
         """Take up files that were dropped in, and cancel messages whose file was removed."""
         with self._lock:
             self._next_scan = now + self.interval_seconds
-            self._clock.mend(now, self.interval_seconds)
             for name, signature in self._failed.names():
                 row = self._store.find(name)
                 if row is None or row.holder is Holder.SPOOL:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.dispatch.clock import LONGEST_WAIT_SECONDS
+from mailer.dispatch.clock import LONGEST_WAIT_SECONDS, LOOK_SECONDS
 from mailer.spool.store import Holder
 from tests.dispatch.test_parking import NOW, Yard
 from tests.spool.messages import defer, submit
@@ -62,6 +62,15 @@ def test_what_waits_longer_than_any_wait_is_due_at_start(yard: Yard) -> None:
     defer(yard.spool, waiting, NOW + LONGEST_WAIT_SECONDS, at=NOW)
     yard.parking.step(NOW)
     assert (due_at(yard, stuck), due_at(yard, waiting)) == (NOW, NOW + LONGEST_WAIT_SECONDS)
+
+
+def test_what_waits_by_a_clock_that_was_wrong_for_a_moment_is_due_a_minute_later(yard: Yard) -> None:
+    """Set forward and back again between two looks."""
+    yard.parking.step(NOW)
+    message_id = submit(yard.spool, at=NOW, lane="a")
+    defer(yard.spool, message_id, NOW + YEAR_SECONDS + 300, at=NOW + YEAR_SECONDS)
+    yard.parking.step(NOW + LOOK_SECONDS)
+    assert due_at(yard, message_id) == NOW + LOOK_SECONDS
 
 
 def test_long_interval_between_rounds_is_no_wrong_clock(yard: Yard) -> None:
