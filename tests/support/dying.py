@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from mailer.cli import main
+from mailer.dispatch.intake import Intake
+from mailer.mail.content import Content
+from mailer.mail.envelope import Envelope
 from mailer.spool import failed
 from mailer.spool.batch import Batch
 from mailer.spool.failed import FailedStore
 from mailer.spool.ledger import Ledger
 from mailer.spool.places import write_durably
 from mailer.spool.sqlite import SqliteSpool
-from mailer.spool.store import Holder, Record
+from mailer.spool.store import Holder, Record, Told
 from mailer.transport.provider import Provider
 
 FILE_STEPS = ("prepare", "publish", "discard_prepared", "remove", "bury", "quarantine", "adopt_name")
@@ -42,12 +45,11 @@ RECORDS: dict[str, Callable[[Record], bool]] = {
 
 OTHER_STEPS: dict[str, tuple[type, str]] = {
     "adopt": (SqliteSpool, "adopt"),
-    "submit": (SqliteSpool, "submit"),
     "commit": (Ledger, "write"),
     "deliver": (Provider, "deliver"),
 }
-"""Methods by the name of their step. ``within commit``: all is written, and COMMIT is not said. ``after submit``: durable,
-and its 250 is not sent. ``after deliver``: the provider has answered, and nothing of it is recorded."""
+"""Methods by the name of their step. ``within commit``: all is written, and COMMIT is not said. ``after deliver``: the provider
+has answered, and nothing of it is recorded."""
 
 
 class Death:
@@ -75,6 +77,8 @@ def arm(when: str, step: str, nth: str = "1") -> None:
         _wrap(FailedStore, step, when, die)
     elif (when, step) == ("within", "commit"):
         _wrap_work(die)
+    elif step == "submit":
+        _wrap_announce(when, die)
     elif step in OTHER_STEPS:
         _wrap(*OTHER_STEPS[step], when, die)
     else:
@@ -115,6 +119,25 @@ def _wrap_work(die: Death) -> None:
     Ledger.write = write  # type: ignore[method-assign]
 
 
+def _wrap_announce(when: str, die: Death) -> None:
+    """Before: read whole, and not handed to the spool. After: durable, and whoever waits for the 250 is not told."""
+    plain = Intake.announce
+
+    def announce(self: Intake, envelope: Envelope, content: Content, told: Told) -> None:
+        if when == "before":
+            die()
+            plain(self, envelope, content, told)
+        else:
+            plain(self, envelope, content, partial(_die_and_tell, die, told))
+
+    Intake.announce = announce  # type: ignore[method-assign]
+
+
+def _die_and_tell(die: Death, told: Told, outcomes: Any) -> None:
+    die()
+    told(outcomes)
+
+
 def _wrap_record(is_meant: Callable[[Record], bool], when: str, die: Death) -> None:
     plain = SqliteSpool.record
 
@@ -138,7 +161,7 @@ def _die_and(die: Death, done: Callable[[], None]) -> None:
 def every_step() -> Iterator[str]:
     """All words that ``arm`` knows, as ``dies`` takes them."""
     yield from ("within prepare", "within commit")
-    for step in (*FILE_STEPS, *OTHER_STEPS, *RECORDS):
+    for step in (*FILE_STEPS, "submit", *OTHER_STEPS, *RECORDS):
         yield f"before {step}"
         yield f"after {step}"
 
