@@ -7,7 +7,6 @@ message; read in pieces, where the file has our own form, it is the same as read
 from __future__ import annotations
 
 import io
-import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from mailer.spool import unpark
 from mailer.spool.parked import ParkedFile, Unreadable, to_pieces
 from mailer.spool.unpark import read_parked
 
-logging.getLogger("mailer").setLevel(logging.CRITICAL)
 _FOLDER = Path(tempfile.gettempdir())
 
 

@@ -6,7 +6,6 @@ transfer coding, 503 of a health page, 505 for a version); the connection ends b
 
 from __future__ import annotations
 
-import logging
 import re
 import socket
 from functools import cache
@@ -21,8 +20,6 @@ _HEAD = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+\r\n((?:[!#$%&'*+.^_`|~0-9
 _LENGTH = re.compile(rb"^Content-Length: ([0-9]+)\r$", re.MULTILINE)
 _TRUE_FAULTS = {501, 503, 505}
 WAIT_SECONDS = 10.0
-
-logging.getLogger("mailer").setLevel(logging.CRITICAL)
 
 
 class _Owner:

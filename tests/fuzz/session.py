@@ -7,7 +7,6 @@ asked of a client that was told it had sent behind a refusal without waiting: th
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 from dataclasses import dataclass, replace
@@ -20,8 +19,6 @@ _NO_ENHANCED_CODE = {"220", "250", "334", "354", "501"}  # 501: the answer to a 
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3} ")
 _RECEIVED = re.compile(rb"\AReceived: from .*? id [0-9a-z]+.*? \+0000\r\n", re.DOTALL)
 _OUT_OF_STEP = f"{OUT_OF_STEP.code} {OUT_OF_STEP.enhanced} {OUT_OF_STEP.text}"
-
-logging.getLogger("mailer").setLevel(logging.CRITICAL)  # a fault of ours shows in the reply
 
 
 @dataclass(frozen=True)
