@@ -197,6 +197,8 @@ class Hearing:
         if word == Word.STOP_ACCEPTING:
             return self._server.stop_accepting()
         all_ended = self._server.close_sessions(about[0])
+        self._usage.stop()
+        self._usage.join(USAGE_SECONDS)  # else it may have taken older counts, and say them after these
         self._send_usage()
         return all_ended
 
