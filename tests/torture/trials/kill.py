@@ -1,6 +1,7 @@
 """kill -9 at random moments, of the launcher, the child, the group and the last process in turn, over one spool.
 
-A moment is drawn from the start of the process on, so that some crashes meet it while it recovers from the one before.
+A moment is drawn from four kinds: while it starts, and recovers from the crash before; any moment under load; the moment that a
+client has read a 250; the moment that the provider has taken a message.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ PARTS = ("launcher", "child", "group", "last")
 QUICK_RUNS = 16
 EARLY_SECONDS = 1.0  # a crash while it starts
 BUSY_SECONDS = 0.8  # a crash while it works, counted from its first greeting
-EARLY_ONE_IN = 4
+LONGEST_SECONDS = 2.0  # nothing arrives while the provider defers all
+MOST_MESSAGES = 60  # before a crash at a 250 or at an arrival
 MOODS = (Mood.TAKES, Mood.DEFERS_SOME, Mood.TAKES, Mood.DEFERS)
 _PAUSE = threading.Event()
 
@@ -31,12 +33,21 @@ def run(plan: Plan) -> Iterator[Row]:
             for number in range(runs):
                 stage.sink.mood = MOODS[number // len(PARTS) % len(MOODS)]
                 stage.program.launch()
-                if chance.randrange(EARLY_ONE_IN) == 0:
-                    _PAUSE.wait(chance.uniform(0, EARLY_SECONDS))
-                else:
-                    stage.program.wait_until_serving()
-                    _PAUSE.wait(chance.uniform(0, BUSY_SECONDS))
+                _wait_for_the_moment(stage, chance)
                 stage.crash(PARTS[number % len(PARTS)])
             stage.program.start()
             stage.expect_promises(1)
         yield Row("kill -9 at random moments", runs, stage.end_story())
+
+
+def _wait_for_the_moment(stage: Stage, chance: random.Random) -> None:
+    book, kind = stage.book, chance.choice(("starting", "any", "a 250", "an arrival"))
+    if kind == "starting":
+        _PAUSE.wait(chance.uniform(0, EARLY_SECONDS))
+        return
+    stage.program.wait_until_serving()
+    if kind == "any":
+        _PAUSE.wait(chance.uniform(0, BUSY_SECONDS))
+        return
+    promised, arrived = book.promised + chance.randint(1, MOST_MESSAGES), book.arrivals + chance.randint(1, MOST_MESSAGES)
+    book.wait_until(lambda: book.promised >= promised if kind == "a 250" else book.arrivals >= arrived, LONGEST_SECONDS)
