@@ -4,7 +4,7 @@ Due times are Unix time, so that they outlive the process. A clock set forward m
 harm. One set back would make it wait longer by as much; so whatever waits is due at once then. What was set right while
 nobody looked, or while the program did not run, shows in due times beyond any wait.
 
-``look`` is called by one thread, at least every minute. A spool that cannot be written is logged; the next look makes up for it.
+``look`` is called by one thread, every 15 seconds at least. A spool that cannot be written is logged; the next look makes up for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_WAIT_SECONDS = 86400.0
 """Of a spent quota: a day. The wait between rounds may be configured to be longer."""
 
 
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = 15.0
 """How often what waits too long is looked for: a few seeks a lane."""
 
 
@@ -54,7 +54,7 @@ class ClockGuard:
         try:
             count = self._store.bring_forward(now, latest)
         except SpoolError as fault:
-            log.error("clock.not_mended error=%r: tried again in a minute", str(fault))
+            log.error("clock.not_mended error=%r: tried again soon", str(fault))
             return
         if count:
             log.warning("clock.mended messages=%d: they were to wait longer than any message does, and are tried now", count)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 REMOVED = Reply(554, "5.7.0", "removed by hand")
 UNREADABLE_WAIT_SECONDS = 10.0  # somebody may still be writing it: unreadable counts once unchanged for so long (spec 4)
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 15.0
 
 LaneOf = Callable[[Sequence[Recipient]], str]
 

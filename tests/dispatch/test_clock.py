@@ -64,7 +64,7 @@ def test_what_waits_longer_than_any_wait_is_due_at_start(yard: Yard) -> None:
     assert (due_at(yard, stuck), due_at(yard, waiting)) == (NOW, NOW + LONGEST_WAIT_SECONDS)
 
 
-def test_what_waits_by_a_clock_that_was_wrong_for_a_moment_is_due_a_minute_later(yard: Yard) -> None:
+def test_what_waits_by_a_clock_that_was_wrong_for_a_moment_is_due_soon(yard: Yard) -> None:
     """Set forward and back again between two looks."""
     yard.parking.step(NOW)
     message_id = submit(yard.spool, at=NOW, lane="a")
