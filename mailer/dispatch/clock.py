@@ -4,7 +4,8 @@ Due times are Unix time, so that they outlive the process. A clock set forward m
 harm. One set back would make it wait longer by as much; so whatever waits is due at once then. What was set right while
 nobody looked, or while the program did not run, shows in due times beyond any wait.
 
-``look`` is called by one thread, every 15 seconds at least. A spool that cannot be written is logged; the next look makes up for it.
+``look`` is called by one thread, every 15 seconds at least. A spool that cannot be written is logged; the next look makes up
+for it.
 """
 
 from __future__ import annotations
