@@ -23,7 +23,7 @@ from mailer.dispatch.ways import WORKERS_PER_COUNT, Ways
 from mailer.events import Hub
 from mailer.service import Service
 from mailer.spool.failed import FailedStore
-from mailer.spool.store import SpoolError, Store
+from mailer.spool.store import Store
 from mailer.transport.local import LocalFiles
 from mailer.transport.providers import ProviderSet
 
@@ -76,25 +76,21 @@ class Dispatcher:
 
     def breaker_closed(self, name: str) -> None:
         """What waited or was parked for that provider's sake is due (spec 4)."""
-        try:
-            count = self._store.make_due(time.time(), name)
-        except SpoolError as fault:  # the worker that closed it has a delivery to record, which must not suffer from this
-            log.error("provider.awaited_not_due name=%s error=%r: they come up at their own time", name, str(fault))
-            return
-        if count:
-            log.info("provider.awaited name=%s due=%d", name, count)
-        self._schedule.call_again(name)
-        self._schedule.look_again()
+        self._parking.opened_again(name)
 
     def retry_failed(self) -> int:
-        """Close all breakers, take up files dropped in, and make every parked message due. Returns how many are due."""
+        """Close all breakers, take up files dropped in, and make every parked message due. Returns how many are due.
+
+        Raises SpoolError when the spool cannot write; the breakers are closed all the same.
+        """
         now = time.time()
-        self._parking.scan(now)
-        count = self._store.make_due(now)
-        self._schedule.call_again(None)
-        self._providers.close_all_breakers()
-        self._schedule.look_again()
-        return count
+        try:
+            self._parking.scan(now)
+            return self._store.make_due(now)
+        finally:
+            self._schedule.call_again(None)
+            self._providers.close_all_breakers()
+            self._schedule.look_again()
 
     @property
     def sending(self) -> int:

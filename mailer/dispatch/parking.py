@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 REMOVED = Reply(554, "5.7.0", "removed by hand")
 UNREADABLE_WAIT_SECONDS = 10.0  # somebody may still be writing it: unreadable counts once unchanged for so long (spec 4)
 IDLE_SECONDS = 15.0
+AGAIN_SECONDS = 1.0  # between tries to make due what waits, on a disk that is full
 
 LaneOf = Callable[[Sequence[Recipient]], str]
 
@@ -80,6 +81,7 @@ class Parking:
         self._clock = ClockGuard(store, schedule)
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._settling = Settling()
+        self._open_again: dict[str, bool] = {}  # of the thread: ways whose messages are to be made due; whether told of trouble
         self._lock = threading.Lock()  # one scan at a time; guards _next_scan
         self._next_scan = 0.0
         self.interval_seconds = 3600.0  # retry.failedRetryInterval; the owner sets it
@@ -130,14 +132,34 @@ class Parking:
             return Gone(Reply(554, "5.6.0", "its file became unreadable and is in emails/quarantine"))
         return _reconcile(stored, file, now)
 
+    def opened_again(self, way: str) -> None:
+        """What waited or was parked for that way's sake is due (spec 4), as soon as the spool can write it. Any thread."""
+        self._queue(lambda: self._open_again.__setitem__(way, False))
+
     # The thread.
 
     def step(self, now: float) -> float:
         """Do what was queued, then look at the folder if it is time. Returns seconds until the next look."""
         self.finish_tasks()
+        self._make_due(now)
         if self._clock.look(now, self.interval_seconds) or now >= self._next_scan:
             self.scan(now)
-        return max(0.0, min(IDLE_SECONDS, self._next_scan - now))
+        return max(0.0, min(AGAIN_SECONDS if self._open_again else IDLE_SECONDS, self._next_scan - now))
+
+    def _make_due(self, now: float) -> None:
+        for way, is_told in tuple(self._open_again.items()):
+            try:
+                count = self._store.make_due(now, way)
+            except SpoolError as fault:
+                if not is_told:
+                    log.warning("provider.awaited_not_due name=%s error=%r: tried again and again", way, str(fault))
+                self._open_again[way] = True
+                return
+            del self._open_again[way]
+            if count:
+                log.info("provider.awaited name=%s due=%d", way, count)
+            self._schedule.call_again(way)
+            self._schedule.look_again()
 
     def finish_tasks(self) -> None:
         """Do what was queued."""

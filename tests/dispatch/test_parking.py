@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import pytest
 from mailer.dispatch.parking import UNREADABLE_WAIT_SECONDS, Parking
 from mailer.dispatch.queue import FairQueue
 from mailer.dispatch.schedule import Schedule
+from mailer.mail.content import MemoryContent
+from mailer.mail.envelope import Address, Envelope, Recipient, State
 from mailer.spool.failed import FailedStore
 from mailer.spool.sqlite import SqliteSpool
-from mailer.spool.store import Holder, Stored
+from mailer.spool.store import Holder, Record, SpoolFull, Stored
 
 NOW = 1_700_000_000.0
+HI = MemoryContent(b"x")
 
 
 class OneWay:
@@ -107,3 +111,31 @@ def test_file_that_is_no_message_goes_to_quarantine_with_the_reason_once_unchang
     assert not yard.failed.has("broken")
     assert yard.adopted() == []
     assert len(list((yard.folder / "quarantine").glob("broken*"))) == 2, "the file and its reason"
+
+
+def test_what_waited_for_a_provider_is_due_although_the_disk_was_full_when_it_came_back(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = yard.spool.make_due
+    asked: list[str | None] = []
+
+    def full_at_first(now: float, waits_for: str | None = None) -> int:
+        asked.append(waits_for)
+        if len(asked) <= 2:
+            raise SpoolFull("no space left")
+        return due(now, waits_for)
+
+    monkeypatch.setattr(yard.spool, "make_due", full_at_first)
+    yard.spool.submit(Envelope("one", Address("a", "b.example"), (Recipient(0, Address("c", "d.example")),), 1, NOW), HI, "a")
+    durable = threading.Event()
+    yard.spool.record(Record("one", State.RETRYING, NOW + 300, waits_for=["a"], at=NOW), durable.set)
+    assert durable.wait(30)
+    yard.parking.opened_again("a")
+    assert yard.parking.step(NOW) <= 1.0, "it is tried again soon"
+    assert yard.parking.step(NOW + 1) <= 1.0
+    yard.parking.step(NOW + 2)
+    found = yard.spool.find("one")
+    assert found is not None
+    assert found.due_at == NOW + 2
+    yard.parking.step(NOW + 3)
+    assert asked == ["a", "a", "a"], "and not once more than needed"
