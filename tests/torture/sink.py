@@ -34,7 +34,7 @@ class Mood(enum.Enum):
 
 
 class Sink:
-    """See the module. ``hang_ups``: messages taken whose 250 was never sent, so the relay has to send them again."""
+    """See the module. ``hang_ups``: messages taken whose 250 was never sent, so the relay may have to send them again."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -42,9 +42,10 @@ class Sink:
         self.hang_ups = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
-        self._lock = threading.Lock()  # guards _open, _threads, _count and hang_ups
+        self._lock = threading.Lock()  # guards _open, _answering, _threads, _count and hang_ups
         self._count = 0
         self._open: set[socket.socket] = set()
+        self._answering: set[socket.socket] = set()  # of those, where a message is entered and its 250 not sent yet
         self._threads: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept, name="sink", daemon=True)
         self._acceptor.start()
@@ -69,9 +70,10 @@ class Sink:
             thread.join(END_SECONDS)
 
     def hang_up(self) -> None:
-        """End every connection there is."""
+        """End every connection there is, also amid an answer: the relay cannot know then that its message was taken."""
         with self._lock:
             connections = list(self._open)
+            self.hang_ups += len(self._answering)
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -100,7 +102,13 @@ class Sink:
         finally:
             with self._lock:
                 self._open.discard(connection)
+                self._answering.discard(connection)
             connection.close()
+
+    def note_answering(self, connection: socket.socket, is_answering: bool) -> None:
+        """A message is being entered, or its answer has been sent."""
+        with self._lock:
+            (self._answering.add if is_answering else self._answering.discard)(connection)
 
     def judge_message(self) -> Mood:
         """What is done with the next message: TAKES, DEFERS, or VANISHES_SOME for taken without a word."""
@@ -176,11 +184,15 @@ class _Connection:
         if fate is Mood.DEFERS:
             self._socket.sendall(b"451 4.3.0 not now\r\n")
             return
-        self._sink.book.came(read(content, self._sender, tuple(self._recipients)))
+        copy = read(content, self._sender, tuple(self._recipients))
         self._recipients = []
         if fate is Mood.VANISHES_SOME:
+            self._sink.book.came(copy)
             raise ConnectionAbortedError
+        self._sink.note_answering(self._socket, True)
+        self._sink.book.came(copy)
         self._socket.sendall(b"250 2.0.0 taken\r\n")
+        self._sink.note_answering(self._socket, False)
 
     def _content(self) -> bytes:
         """Everything up to the dot, dot-stuffed; what follows it stays unread."""

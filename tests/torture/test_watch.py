@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_sample_of_several_processes_is_their_sum() -> None:
     assert two.threads == 2 * one.threads
 
 
-def test_watch_samples_until_it_is_left() -> None:
+def test_watch_samples_until_it_is_left(tmp_path: Path) -> None:
     seen = threading.Event()
 
     def pids() -> list[int]:
@@ -89,3 +90,5 @@ def test_watch_samples_until_it_is_left() -> None:
     with Watch(pids, 0.001) as watch:
         assert seen.wait(10)
     assert len(watch.samples) >= 1
+    watch.write(tmp_path / "samples.csv")
+    assert len((tmp_path / "samples.csv").read_text().splitlines()) == 1 + len(watch.samples)

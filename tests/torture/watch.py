@@ -103,6 +103,13 @@ class Watch:
     def __repr__(self) -> str:
         return f"Watch(samples={len(self.samples)})"
 
+    def write(self, path: Path) -> None:
+        """All samples as lines of numbers, for whoever wants to draw them."""
+        lines = ["seconds,memory_mib,threads,files"]
+        for number, one in enumerate(self.samples):
+            lines.append(f"{number * self._period:.1f},{one.memory_mib:.1f},{one.threads:.0f},{one.files:.0f}")
+        path.write_text("\n".join([*lines, ""]))
+
     def _run(self) -> None:
         while not self._ends.wait(self._period):
             seen = sample(self._pids())

@@ -37,6 +37,7 @@ def run(plan: Plan) -> Iterator[Row]:
                 if mood is Mood.CLOSED:
                     flapping.hang_up()
                 over.wait(MOOD_SECONDS)
+        watch.write(stage.folder / "samples.csv")
         flapping.mood = Mood.TAKES
         verdict = stage.end_story(flapping.hang_ups + DOUBTS_A_CRASH * stage.crashes)
         growths = judge_growth(watch.samples)
