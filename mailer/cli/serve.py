@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         return failure.report(fault)
     listeners = systemd.take_listeners(os.environ)
     front = None
-    if loaded.config.processes > 1:
+    if (loaded.config.processes or min(len(processors), 2)) > 1:
         front = fork_front(loaded.config, listeners, _FrontProcess(arguments, loaded.config, os.getpid(), processors, chosen))
         listeners = []
     with contextlib.ExitStack() as at_exit:

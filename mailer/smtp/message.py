@@ -7,6 +7,7 @@ the session. No thread or lock of its own: an ``Incoming`` belongs to the sessio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import IncrementalNewlineDecoder
 from typing import Protocol
 
 from mailer.mail import headers
@@ -26,7 +27,7 @@ from mailer.smtp.replies import (
     Disconnect,
     Refused,
 )
-from mailer.smtp.wire import CR, LF, NUL
+from mailer.smtp.wire import NUL
 from mailer.spool.store import ContentWriter, SpoolError, SpoolFull
 
 RELAYED_LINE_BYTES = 998  # RFC 5321 4.5.3.1.6, without CRLF
@@ -111,8 +112,7 @@ class Incoming:
         """The piece with CRLF alone for newlines. A piece never parts CR from LF, so each can be judged alone."""
         if NUL in piece:  # RFC 5321 4.5.2 lets us refuse what RFC 5322 4 forbids; C programs downstream cut there
             raise Refused(CONTENT_NUL)
-        bare = piece.replace(b"\r\n", b"")  # half the time of counting three times
-        if LF in bare or CR in bare:
+        if newlines_of(piece) not in (None, "\r\n"):
             if self._rules.reject_bare_newlines:
                 raise Refused(CONTENT_BARE_NEWLINE)
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
@@ -156,6 +156,17 @@ class Incoming:
         except headers.MailLoop as error:
             raise Refused(MAIL_LOOP, str(error)) from None
         self._writer.write(stamped)
+
+
+def newlines_of(piece: bytes) -> object:
+    """Which newlines the piece holds: None, one of CRLF, CR and LF, or a tuple of several.
+
+    The decoder that the standard library reads text files with tells them all in one pass; to replace or count CRLF
+    takes up to four times as long. Bytes are taken for characters, one for one.
+    """
+    decoder = IncrementalNewlineDecoder(None, translate=False)
+    decoder.decode(str(piece, "latin-1"), final=True)
+    return decoder.newlines
 
 
 def _longest_line(piece: bytes, at: int, carried: int) -> tuple[int, int]:

@@ -133,7 +133,10 @@ class Wire(Connection):
         start = self._start
         if at_line_start and seen == 0 and self._buffer[start] == DOT and self._buffer.startswith(b".\r\n", start, self._end):
             return start
-        at = self._buffer.find(_DOT_AT_LINE_START, start + seen, self._end)
+        dot = self._buffer.find(DOT, start + seen, self._end)  # in most content of size (base64) there is none: found at once
+        if dot < 0:
+            return -1
+        at = self._buffer.find(_DOT_AT_LINE_START, max(start + seen, dot - 2), self._end)
         if at < 0:
             return -1
         if not self._buffer.startswith(_END_OF_DATA, at, self._end):  # usual content has one such dot: the final one
