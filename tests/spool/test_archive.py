@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import mailbox
 import re
@@ -198,10 +199,14 @@ def test_added_after_the_end_is_dropped(tmp_path: Path) -> None:
     assert archive.dropped == 1
 
 
-@given(st.lists(st.sampled_from([b"From ", b">", b"\r\n", b"\r", b"\n", b"F", b"rom x", b"abc", b">From "]), max_size=30))
-def test_quoting_does_not_depend_on_how_the_content_is_cut(pieces: list[bytes]) -> None:
-    whole = b"".join(pieces)
-    got = b"".join(quoted(iter(pieces)))
+@given(
+    st.lists(st.sampled_from([b"From ", b">", b"\r\n", b"\n", b"F", b"rom x", b"abc", b"abc ", b">From "]), max_size=30),
+    st.lists(st.integers(0), max_size=10),
+)
+def test_quoting_does_not_depend_on_how_the_content_is_cut(words: list[bytes], places: list[int]) -> None:
+    whole = b"".join(words)
+    edges = sorted({0, len(whole), *(place % (len(whole) + 1) for place in places)})
+    got = b"".join(quoted(whole[start:end] for start, end in itertools.pairwise(edges)))
     assert got == b"".join(quoted(iter([whole])))
     lines = whole.replace(b"\r\n", b"\n")
     expected = b"".join(
