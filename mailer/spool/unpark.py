@@ -20,15 +20,17 @@ from mailer.spool.unlinked import UnlinkedContent
 
 LARGEST_WHOLE_BYTES = 64 * 1024 * 1024
 """Files in a form that is not ours are read whole, up to this: the Go program's limit of 25 MiB in base64, twice."""
+SMALL_BYTES = 512 * 1024  # what holds LARGE_BYTES in base64 is read whole
 HEAD_BYTES = 4 * 1024 * 1024  # where Data opens in our own form: 1,000 recipients with long replies are 1.5 MB
 _PIECE_BYTES = 64 * 1024  # a multiple of 4: base64 decodes piece by piece
 
 
 def read_parked(file: BinaryIO, folder: Path) -> ParkedFile:
     """The message in ``file``. Content over 256 KiB goes into a file without a name in ``folder``."""
-    start = file.read(HEAD_BYTES)
-    if len(start) == HEAD_BYTES:
-        split = parked.split_large(start)
+    start = b""
+    for size in (SMALL_BYTES, HEAD_BYTES):
+        start += file.read(size - len(start))
+        split = parked.split_large(start) if len(start) == size else None
         if split is not None:
             return _read_in_pieces(file, folder, *split)
     data = start + file.read(LARGEST_WHOLE_BYTES + 1 - len(start))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -365,6 +366,19 @@ def test_large_file_of_ours_that_was_cut_or_extended_is_unreadable(store: Failed
             store.read("parked1")
     path.write_bytes(whole)
     assert store.read("parked1").content.size == 5_000_002
+
+
+def test_large_file_of_ours_is_read_in_little_memory(store: FailedStore) -> None:
+    """Several workers read at once, and what a thread has once used stays with it."""
+    store.prepare(message(b"x" * 5_000_000 + b"\r\n"))
+    store.publish("parked1")
+    tracemalloc.start()
+    try:
+        store.read("parked1")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2 * 1024 * 1024
 
 
 def test_names_give_a_signature_that_changes_with_the_file(store: FailedStore, tmp_path: Path) -> None:
