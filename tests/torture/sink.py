@@ -42,10 +42,9 @@ class Sink:
         self.hang_ups = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
-        self._lock = threading.Lock()  # guards _open, _answering, _threads, _count and hang_ups
+        self._lock = threading.Lock()  # guards _open, _threads, _count and hang_ups
         self._count = 0
         self._open: set[socket.socket] = set()
-        self._answering: set[socket.socket] = set()  # of those, where a message is entered and its 250 not sent yet
         self._threads: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept, name="sink", daemon=True)
         self._acceptor.start()
@@ -73,7 +72,6 @@ class Sink:
         """End every connection there is, also amid an answer: the relay cannot know then that its message was taken."""
         with self._lock:
             connections = list(self._open)
-            self.hang_ups += len(self._answering)
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -102,13 +100,12 @@ class Sink:
         finally:
             with self._lock:
                 self._open.discard(connection)
-                self._answering.discard(connection)
             connection.close()
 
-    def note_answering(self, connection: socket.socket, is_answering: bool) -> None:
-        """A message is being entered, or its answer has been sent."""
+    def note_cut(self) -> None:
+        """The 250 of a message that is entered could not be sent: by a relay that died, or since we hung up."""
         with self._lock:
-            (self._answering.add if is_answering else self._answering.discard)(connection)
+            self.hang_ups += self.mood is Mood.CLOSED
 
     def judge_message(self) -> Mood:
         """What is done with the next message: TAKES, DEFERS, or VANISHES_SOME for taken without a word."""
@@ -184,15 +181,15 @@ class _Connection:
         if fate is Mood.DEFERS:
             self._socket.sendall(b"451 4.3.0 not now\r\n")
             return
-        copy = read(content, self._sender, tuple(self._recipients))
+        self._sink.book.came(read(content, self._sender, tuple(self._recipients)))
         self._recipients = []
         if fate is Mood.VANISHES_SOME:
-            self._sink.book.came(copy)
             raise ConnectionAbortedError
-        self._sink.note_answering(self._socket, True)
-        self._sink.book.came(copy)
-        self._socket.sendall(b"250 2.0.0 taken\r\n")
-        self._sink.note_answering(self._socket, False)
+        try:
+            self._socket.sendall(b"250 2.0.0 taken\r\n")
+        except OSError:
+            self._sink.note_cut()
+            raise
 
     def _content(self) -> bytes:
         """Everything up to the dot, dot-stuffed; what follows it stays unread."""
