@@ -34,7 +34,8 @@ class Mood(enum.Enum):
 
 
 class Sink:
-    """See the module. ``hang_ups``: messages taken whose 250 was never sent, so the relay may have to send them again."""
+    """See the module. ``hang_ups``: recipients of messages taken whose 250 was never sent, so the relay has to
+    send to them again."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -102,18 +103,19 @@ class Sink:
                 self._open.discard(connection)
             connection.close()
 
-    def note_cut(self) -> None:
+    def note_cut(self, recipients: int) -> None:
         """The 250 of a message that is entered could not be sent: by a relay that died, or since we hung up."""
         with self._lock:
-            self.hang_ups += self.mood is Mood.CLOSED
+            if self.mood is Mood.CLOSED:
+                self.hang_ups += recipients
 
-    def judge_message(self) -> Mood:
+    def judge_message(self, recipients: int) -> Mood:
         """What is done with the next message: TAKES, DEFERS, or VANISHES_SOME for taken without a word."""
         with self._lock:
             mood, number = self.mood, self._count
             self._count += 1
             vanishes = mood is Mood.VANISHES_SOME and number % 10 == 0
-            self.hang_ups += vanishes
+            self.hang_ups += recipients if vanishes else 0
         if mood in (Mood.CLOSED, Mood.DEFERS) or (mood is Mood.DEFERS_SOME and number % 3 == 0):
             return Mood.DEFERS
         return Mood.VANISHES_SOME if vanishes else Mood.TAKES
@@ -177,18 +179,18 @@ class _Connection:
 
     def _take(self, wire: bytes) -> None:
         content = (b"\r\n" + wire).replace(b"\r\n..", b"\r\n.")[2:]
-        fate = self._sink.judge_message()
+        fate, recipients = self._sink.judge_message(len(self._recipients)), tuple(self._recipients)
         if fate is Mood.DEFERS:
             self._socket.sendall(b"451 4.3.0 not now\r\n")
             return
-        self._sink.book.came(read(content, self._sender, tuple(self._recipients)))
+        self._sink.book.came(read(content, self._sender, recipients))
         self._recipients = []
         if fate is Mood.VANISHES_SOME:
             raise ConnectionAbortedError
         try:
             self._socket.sendall(b"250 2.0.0 taken\r\n")
         except OSError:
-            self._sink.note_cut()
+            self._sink.note_cut(len(recipients))
             raise
 
     def _content(self) -> bytes:
