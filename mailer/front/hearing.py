@@ -96,11 +96,10 @@ class RemoteIntake:
                 gate.settle(None if fault is None else error_of(fault))
 
     def lost(self) -> None:
-        """The main process is gone: whatever waits is not known to be durable."""
+        """The main process is gone. Whether it stored what waits is not known, so neither yes nor no would be true: those
+        sessions say nothing, and their connections end with this process, which is about to."""
         with self._lock:
             self._is_lost = True
-            left = list(self._waiting)
-        self.settled([(message_id, (False, "the process that keeps mail has ended")) for message_id in left])
 
 
 def _arrived(envelope: Envelope, content: Content) -> tuple[Any, ...]:
