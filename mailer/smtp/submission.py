@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mailer.events import Hub
 from mailer.mail.address import Address
-from mailer.mail.envelope import Options, new_message_id
+from mailer.mail.envelope import Envelope, Options, new_message_id
 from mailer.mail.headers import Trace
 from mailer.policy.auth import FailedLogins
 from mailer.policy.limits import RateLimiter
@@ -87,8 +87,9 @@ class Submission:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return replies.RECIPIENT_OK
 
-    def data(self, argument: bytes) -> bytes:
-        """Raises Refused before anything of the message is read, MessageRefused after its end, Disconnect in between."""
+    def data(self, argument: bytes) -> None:
+        """Replies by itself. Raises Refused before anything of the message is read, MessageRefused after its end, and
+        Disconnect in between, or when the client does not take the 250."""
         transaction = self._transaction
         if argument:
             raise Refused(replies.NO_PARAMETERS)
@@ -102,14 +103,18 @@ class Submission:
         except SpoolError as error:
             raise Refused(reply_to(error), str(error)) from None
         try:
-            self._receive(transaction, trace, writer)
+            envelope = self._receive(transaction, trace, writer)
         except Refused as refused:
             raise MessageRefused(refused.reply, refused.why) from None
         except SpoolError as error:
             raise MessageRefused(reply_to(error), str(error)) from None
         transaction.reservation.keep()
         self._transaction = None
-        return b"250 2.0.0 Ok: queued as %b\r\n" % trace.id.encode()
+        try:  # first the reply: someone waits for it
+            self._wire.say_bytes(b"250 2.0.0 Ok: queued as %b\r\n" % trace.id.encode())
+            self._wire.flush()
+        finally:
+            self._log_accepted(envelope)
 
     def forget(self) -> None:
         """End the message under way, if there is one, and give back the room held for it."""
@@ -117,7 +122,7 @@ class Submission:
         if transaction is not None:
             transaction.reservation.release(self._services.clock())
 
-    def _receive(self, transaction: Transaction, trace: Trace, writer: ContentWriter) -> None:
+    def _receive(self, transaction: Transaction, trace: Trace, writer: ContentWriter) -> Envelope:
         """Read the message and hand it over. Raises Refused and SpoolError after its end, Disconnect before it."""
         incoming = Incoming(self._terms.content, writer, trace)
         is_accepted = False
@@ -133,10 +138,13 @@ class Submission:
         finally:
             if not is_accepted:
                 incoming.close()
+        return envelope
+
+    def _log_accepted(self, envelope: Envelope) -> None:
         recipients = envelope.recipients
         log.info(
             "smtp.accepted id=%s from=%s to=%s size=%d client=%s",
-            trace.id,
+            envelope.id,
             envelope.sender if envelope.sender.text else "<>",
             recipients[0].address if len(recipients) == 1 else len(recipients),
             envelope.size,
