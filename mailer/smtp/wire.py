@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from mailer.mail.content import CHUNK_BYTES
 from mailer.smtp.connection import FIRST_BUFFER_BYTES, Connection, SocketLike
 from mailer.smtp.pace import Pace
 from mailer.smtp.replies import BARE_NEWLINE, LINE_TOO_LONG, Refused
 
 COMMAND_LINE_BYTES = 2048  # spec 3; RFC 5321 4.5.3.1.4 asks for 512, parameters and UTF-8 addresses need more
 AUTH_LINE_BYTES = 12288  # RFC 4954 4: long enough for any mechanism
-LAST_BUFFER_BYTES = 64 * 1024
-"""Content comes out in pieces of at most this size."""
+LAST_BUFFER_BYTES = CHUNK_BYTES
+"""Content comes out in pieces of at most this size. A session holds a few such pieces while it receives a large message."""
 
 NUL, LF, CR, DOT = b"\0\n\r."
 """As numbers: to look for one of these in bytes takes a tenth of the time that looking for a byte string does."""
@@ -145,7 +146,7 @@ class Wire(Connection):
         return at + 2 if at >= 0 else -1
 
     def _cut(self) -> int:
-        """Where to cut a full buffer: behind its last line, or, within a line over 64 KiB, never between CR and LF."""
+        """Where to cut a full buffer: behind its last line, or, within a line over 128 KiB, never between CR and LF."""
         at = self._buffer.rfind(b"\r\n", self._start, self._end)
         if at >= 0:
             return at + 2

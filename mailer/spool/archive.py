@@ -39,6 +39,8 @@ ROOM_WAIT_SECONDS = 1.0  # a session may wait so long for the archive, and no lo
 SWEEP_SECONDS = 3600.0  # between looks for files that are too old
 REPEAT_LOG_SECONDS = 60.0
 
+_WORTH_A_WRITE_BYTES = CHUNK_BYTES // 2  # less than a piece of a file, which shrinks with its line ends: it goes on as it is
+
 _DAY = re.compile(r"(\d{4}-\d{2}-\d{2})\.mbox")
 
 
@@ -254,7 +256,7 @@ def _gathered(entry: _Entry) -> Iterator[bytes]:
     for piece in mboxrd(*entry):
         held.append(piece)
         size += len(piece)
-        if size >= CHUNK_BYTES:
+        if size >= _WORTH_A_WRITE_BYTES:
             yield b"".join(held)
             held, size = [], 0
     yield b"".join(held)

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailer.mail.content import LARGE_BYTES, Content, FileContent, MemoryContent
+from mailer.mail.content import CHUNK_BYTES, LARGE_BYTES, Content, FileContent, MemoryContent
 from mailer.spool.places import Places, checked_id, open_new, sync_directory
 from mailer.spool.store import SpoolError, SpoolFull
 
 SPACE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_GATHER_BYTES = 64 * 1024  # sessions write line by line; the file is written in pieces of this
+_GATHER_BYTES = 64 * 1024  # what is worth a write; pieces from a session are larger, but for the last one
+_MOST_WRITES = 5  # at once: more pieces than that are small ones, and are joined; to join large ones would hold them twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class SpooledFile(FileContent):
     def chunks(self) -> Iterator[bytes]:
         seen, crc = 0, 0
         with self.path.open("rb") as file:
-            while piece := file.read(_GATHER_BYTES):
+            while piece := file.read(CHUNK_BYTES):
                 seen += len(piece)
                 crc = zlib.crc32(piece, crc)
                 if seen >= self.size and (seen > self.size or crc != self.crc):
@@ -113,17 +114,19 @@ class SpoolContentWriter:
                 (self._path if self._is_finished else self._draft).unlink()
 
     def _flush(self) -> None:
-        data = b"".join(self._pieces)
-        self._pieces, self._held = [], 0
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        if len(pieces) > _MOST_WRITES:
+            pieces = [b"".join(pieces)]
         try:
             if self._descriptor is None:
                 self._draft.unlink(missing_ok=True)
                 self._descriptor = open_new(self._draft)
                 self._has_file = True
-            self._crc = zlib.crc32(data, self._crc)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            for piece in pieces:
+                self._crc = zlib.crc32(piece, self._crc)
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             self.discard()
             raise write_fault(error, self._draft) from error
