@@ -70,19 +70,6 @@ def inherited_ticks(stat: str) -> int:
     return int(fields[13]) + int(fields[14])
 
 
-def resident_mib(group: int) -> tuple[float, float]:
-    """Resident memory now and the highest there was (VmRSS, VmHWM), summed: what `ps` shows, shared pages counted each time."""
-    now = highest = 0
-    for entry in members(group):
-        try:
-            status = dict(line.split(":", 1) for line in (entry / "status").read_text().splitlines())
-        except OSError:
-            continue  # it ended meanwhile
-        now += int(status.get("VmRSS", "0").split()[0])
-        highest += int(status.get("VmHWM", "0").split()[0])
-    return now / MIB, highest / MIB
-
-
 def proportional_mib(group: int) -> float:
     """Proportional memory (Pss) now, summed: a page shared by n processes counts 1/n each.
 

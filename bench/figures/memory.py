@@ -1,8 +1,8 @@
 """mailer's resident memory: idle, with idle connections, with messages waiting, under large messages at once.
 
-Resident memory (VmRSS) is what an operator sees and what a container's limit counts, summed over its processes (the
-executable is two), pages they share counted twice. Each value is the highest since the start (VmHWM), so it
-holds for the moment of the start as well. Every round starts anew. There is no peer: the bounds are absolute.
+Summed over its processes as proportional memory (Pss): resident pages that two of them share count once, as they do for the
+machine and for a container's limit. The first three are read when all has come to rest, the last is the highest of ten
+looks a second. Every round starts anew. There is no peer: the bounds are absolute.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.backlog import waiting, waiting_mailer
 from bench.call import Call, say
 from bench.client import idle_connections
 from bench.figures.latency import IDLE_CONNECTIONS, allow_open_files
-from bench.processes import resident_mib
+from bench.processes import MemoryPeak, proportional_mib
 from bench.run import RUN_TIMEOUT_SECONDS
 from bench.subjects import Mailer, provider
 from bench.table import Row, Series, value_at_most
@@ -71,9 +71,10 @@ def _with_large(call: Call) -> float:
         sink = stack.enter_context(Sink())
         folder = stack.enter_context(call.room("memory"))
         mailer = stack.enter_context(Mailer(call.program, folder, [provider(sink.port)]))
-        load.send_to(mailer.port, RUN_TIMEOUT_SECONDS)
-        sink.wait_for(count, RUN_TIMEOUT_SECONDS)
-        return resident_mib(mailer.group)[1]
+        with MemoryPeak(mailer.group) as peak:
+            load.send_to(mailer.port, RUN_TIMEOUT_SECONDS)
+            sink.wait_for(count, RUN_TIMEOUT_SECONDS)
+        return peak.mib
 
 
 def _fresh(call: Call, stack: ExitStack) -> Mailer:
@@ -84,7 +85,7 @@ def _fresh(call: Call, stack: ExitStack) -> Mailer:
 
 def _settled(call: Call, mailer: Mailer) -> float:
     time.sleep(call.size(int(SETTLE_SECONDS), 3))
-    return resident_mib(mailer.group)[1]
+    return proportional_mib(mailer.group)
 
 
 def _connections(call: Call) -> int:

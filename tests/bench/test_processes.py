@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.processes import counted, cpu_seconds, inherited_ticks, proportional_mib, resident_mib
+from bench.processes import counted, cpu_seconds, inherited_ticks, members, proportional_mib
 from tests.support.group import Group
 
 
@@ -27,6 +27,11 @@ def test_calls_are_summed_over_a_report_of_perf_and_what_was_not_counted_is_none
     assert counted(report) == 42
 
 
+def statuses(group: int) -> list[list[str]]:
+    """``/proc/<pid>/status`` of each process, in lines."""
+    return [(entry / "status").read_text().splitlines() for entry in members(group)]
+
+
 def test_processor_time_of_a_group_holds_a_child_that_has_ended(tmp_path: Path) -> None:
     child = "import time\nwhile time.process_time() < 0.3: pass"
     parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])\nprint('done', flush=True)\ninput()"
@@ -38,7 +43,8 @@ def test_processor_time_of_a_group_holds_a_child_that_has_ended(tmp_path: Path) 
         with os.fdopen(reading, "rb") as output:
             assert output.readline() == b"done\n"
         assert cpu_seconds(group.pid) >= 0.3
-        assert proportional_mib(group.pid) <= resident_mib(group.pid)[1]
+        resident = sum(int(line.split()[1]) for status in statuses(group.pid) for line in status if line.startswith("VmRSS:"))
+        assert 0 < proportional_mib(group.pid) <= resident / 1024
     finally:
         group.stop()
 
