@@ -103,6 +103,7 @@ def test_death_of_the_main_process_ends_the_listening_one(tmp_path: Path) -> Non
         relay.kill()
         eventually(lambda: not is_alive(listening), "the end of the listening process")
         eventually(lambda: not can_connect(relay.smtp_port), "the closing of the port")
+        assert not is_alive(listening)
 
 
 def test_message_is_not_confirmed_before_it_is_durable(tmp_path: Path) -> None:
