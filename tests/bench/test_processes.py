@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def test_processor_time_of_a_group_holds_a_child_that_has_ended(tmp_path: Path) 
     child = "import time\nwhile time.process_time() < 0.3: pass"
     parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])\nprint('done', flush=True)\ninput()"
     reading, writing = os.pipe()
-    command = ["sh", "-c", f"sleep 600 | {sys.executable} -c \"$0\"", parent]
+    command = ["sh", "-c", f"sleep 600 | {shlex.quote(sys.executable)} -c \"$0\"", parent]
     group = Group(command, writing)
     os.close(writing)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mailer.mail.content import MemoryContent
 from mailer.mail.envelope import State
 from mailer.spool.failed import FailedStore, NotParked
-from mailer.spool.parked import ParkedFile
+from mailer.spool.parked import ParkedFile, Unreadable
 from mailer.spool.settling import SETTLED_SECONDS, Settling, Signature
 from mailer.spool.store import Holder, Stored
 from tests.dispatch.test_parking import NOW, Yard
@@ -58,6 +58,10 @@ def test_a_parked_file_is_whole_or_not_there(tmp_path: Path) -> None:
                 try:
                     found = failed.read(name)
                 except NotParked:
+                    continue
+                except Unreadable:
+                    # Of one that is removed now and then the hidden file is read, which may be amid being written.
+                    assert int(name[1:]) % 2
                     continue
                 content = b"".join(found.content.chunks())
                 assert content == f"{name[1:]} {found.rounds} ".encode() * 500 + b"\r\n"
