@@ -68,7 +68,7 @@ class _Lane:
 
 
 class FairQueue(queue.Queue[Job]):
-    """Jobs waiting for a worker, at most ``maxsize``.
+    """Jobs waiting for a worker, at most ``maxsize`` of them taken in, and one a worker more that it put back.
 
     ``limit_of(way)`` says how many conversations may run with a way at once; it is asked when the way is first seen and
     after ``forget_limits``.
@@ -113,7 +113,10 @@ class FairQueue(queue.Queue[Job]):
             self._release(way)
 
     def change_way(self, job: Job, way: str) -> bool:
-        """Give back the slot of the job's way and take one of ``way``. Without a free one the job waits here: False."""
+        """Give back the slot of the job's way and take one of ``way``. Without a free one the job waits here: False.
+
+        It is put back even into a full queue, which then has less than no ``room``: nobody else would keep it.
+        """
         with self.mutex:
             self._release(job.way)
             job.way = way
@@ -147,6 +150,7 @@ class FairQueue(queue.Queue[Job]):
 
     @property
     def room(self) -> int:
+        """Jobs that would still be taken in; below zero after jobs were put back into a full queue."""
         with self.mutex:
             return self.maxsize - self._size
 

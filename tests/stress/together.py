@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,27 +13,30 @@ WAIT_SECONDS = 60.0
 
 
 def together(bodies: Iterable[Callable[[], object]]) -> None:
-    """Run the bodies at once, each in a thread, and wait for the end of all."""
-    faults: list[BaseException] = []
+    """Run the bodies at once, each in a thread, and wait for the end of all, or for the first that raises: the others may
+    well wait for what that one would have done."""
     all_bodies = list(bodies)
     start = threading.Barrier(len(all_bodies))
+    ends: queue.Queue[BaseException | None] = queue.Queue()
 
     def run(body: Callable[[], object]) -> None:
         try:
             start.wait(WAIT_SECONDS)
             body()
         except BaseException as fault:  # noqa: BLE001 - raised again below, in the test's own thread
-            faults.append(fault)
+            ends.put(fault)
+        else:
+            ends.put(None)
 
-    threads = [threading.Thread(target=run, args=(body,), daemon=True) for body in all_bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(WAIT_SECONDS)
-    hanging = [thread.name for thread in threads if thread.is_alive()]
-    if faults:
-        raise faults[0]
-    assert hanging == [], "these hang"
+    for body in all_bodies:
+        threading.Thread(target=run, args=(body,), daemon=True).start()
+    for count in range(len(all_bodies)):
+        try:
+            fault = ends.get(timeout=WAIT_SECONDS)
+        except queue.Empty:
+            raise AssertionError(f"{len(all_bodies) - count} of {len(all_bodies)} threads hang") from None
+        if fault is not None:
+            raise fault
 
 
 def many(body: Callable[[int], object], threads: int = THREADS) -> None:
