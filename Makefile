@@ -53,7 +53,7 @@ build: dist/mailer ## freeze dist/mailer, one executable, with the newest Python
 lock: ## pin the newest versions that requirements*.in allow, with the hashes of all their public files
 	python=$$(deploy/choose-python run) && "$$python" -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2
-	for name in requirements requirements-dev requirements-build requirements-fuzz; do \
+	for name in requirements requirements-dkim requirements-dev requirements-build requirements-fuzz; do \
 		env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null \
 		CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/python -m piptools compile --quiet --upgrade --generate-hashes \
 		--allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
@@ -67,8 +67,8 @@ clean: ## remove what was set up and built; configuration, spool and mail stay
 .venv/bin/python:
 	@chosen=$$(deploy/choose-python run) && echo "setting up .venv with $$chosen" && "$$chosen" -m venv --clear .venv
 
-.venv/run.stamp: requirements.txt | .venv/bin/python
-	@$(python) $(pip_install) -r requirements.txt
+.venv/run.stamp: requirements.txt requirements-dkim.txt | .venv/bin/python
+	@$(python) $(pip_install) $$(deploy/requirements $(python))
 	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp requirements-dev.txt
@@ -86,11 +86,11 @@ build/python.txt: FORCE
 	@mkdir -p build && chosen=$$(deploy/choose-python freeze) && \
 		{ printf '%s\n' "$$chosen" | cmp -s - $@ || printf '%s\n' "$$chosen" > $@; }
 
-build/venv.stamp: build/python.txt requirements.txt requirements-build.txt
+build/venv.stamp: build/python.txt requirements.txt requirements-dkim.txt requirements-build.txt
 	@command -v objcopy >/dev/null || { echo "objcopy is missing: sudo apt install binutils" >&2; exit 1; }
 	@echo "setting up build/venv with $$(cat build/python.txt)"
 	@"$$(cat build/python.txt)" -m venv --clear build/venv
-	@build/venv/bin/python $(pip_install) -r requirements.txt -r requirements-build.txt
+	@build/venv/bin/python $(pip_install) $$(deploy/requirements build/venv/bin/python) -r requirements-build.txt
 	@touch $@
 
 dist/mailer: build/venv.stamp build.spec mailer.py $(sources)

@@ -17,7 +17,7 @@ LOCKS = sorted(ROOT.glob("requirements*.txt"))
 
 def pins(text: str) -> dict[str, str]:
     return {
-        name.lower().replace("_", "-"): version
+        re.sub(r"[-_.]+", "-", name).lower(): version
         for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\]+)", text, re.MULTILINE)
     }
 

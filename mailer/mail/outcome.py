@@ -127,6 +127,28 @@ class Verdict(NamedTuple):
         return self.stage is Stage.DATA and 200 <= self.reply.code <= 299
 
 
+class Watch(Protocol):
+    """Who carries a delivery out, and wants to know how far it is."""
+
+    def dialing(self) -> None:
+        """What comes next may take long and is no work: DNS, a connection, a handshake. Another worker may step in."""
+        ...
+
+    def begin(self) -> bool:
+        """Mail is about to be handed over. False: not now, since outcomes cannot be recorded; nothing may be sent."""
+        ...
+
+
+class Unwatched:
+    """For whoever delivers without a crew of workers."""
+
+    def dialing(self) -> None:
+        pass
+
+    def begin(self) -> bool:
+        return True
+
+
 class Delivery(NamedTuple):
     """One batch for one way: an envelope, those of its recipients that this attempt is for, and the content.
 
@@ -138,6 +160,7 @@ class Delivery(NamedTuple):
     recipients: Sequence[Recipient]
     render: Render
     deadline: float
+    watch: Watch = Unwatched()
 
 
 class Transport(Protocol):
