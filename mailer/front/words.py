@@ -59,7 +59,10 @@ def envelope_to_value(envelope: Envelope) -> tuple[Any, ...]:
         [(r.address.local_part, r.address.domain) for r in envelope.recipients],
         envelope.size,
         envelope.accepted_at,
-        (options.body, options.smtputf8, options.has_long_lines, options.is_report, options.client, options.login),
+        (
+            options.body, options.smtputf8, options.has_long_lines, options.is_report, options.client, options.login,
+            options.dsn, options.require_tls,
+        ),
     )
 
 
@@ -82,5 +85,5 @@ def _address(local_part: str, domain: str) -> Address:
 
 
 @functools.lru_cache(64)
-def _options(body: str, smtputf8: bool, has_long_lines: bool, is_report: bool, client: str, login: str) -> Options:
-    return Options(body, smtputf8, has_long_lines, is_report, client, login)
+def _options(*values: Any) -> Options:
+    return Options(*values)

@@ -1,11 +1,13 @@
 """What the client asked about delivery reports: the DSN extension's parameters as values (RFC 3461).
 
 No threads, no locks, nothing that fails. Recipients are named by their address, since their place in the envelope
-changes when a file in ``emails/failed`` is edited.
+changes when a file in ``emails/failed`` is edited. ``Options.dsn`` holds all of it as text, and is empty for nearly every
+message.
 """
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 
@@ -45,3 +47,18 @@ class Dsn(NamedTuple):
     def wish(self, address: str) -> Wish:
         """For the recipient with that address."""
         return next((wish for to, wish in self.wishes if to == address), NO_WISH)
+
+    def to_text(self) -> str:
+        """As JSON; empty when nothing was asked."""
+        if self == Dsn():
+            return ""
+        return json.dumps([self.ret, self.envelope_id, dict(self.wishes)], separators=(",", ":"))
+
+    @classmethod
+    def of_text(cls, text: str) -> Dsn:
+        """What ``to_text`` wrote. What cannot be read was asked by nobody: a hand has been at the file."""
+        try:
+            ret, envelope_id, wishes = json.loads(text) if text else ("", "", {})
+            return cls(str(ret), str(envelope_id), tuple((to, Wish(*map(str, wish))) for to, wish in wishes.items()))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return cls()

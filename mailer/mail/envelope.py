@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mailer.mail.address import NULL_SENDER, Address
-from mailer.mail.dsn import Dsn
 from mailer.mail.outcome import Reply
 
 __all__ = ["NULL_SENDER", "Address", "Envelope", "Options", "Recipient", "State", "is_message_id", "new_message_id"]
@@ -73,7 +72,7 @@ class Options:
     ``has_long_lines``: a line is over 998 bytes, so the content is re-encoded before it leaves (RFC 5321 4.5.3.1.6).
     ``is_report``: our own delivery report; reports are not counted and never cause another report.
     ``client`` and ``login`` say who submitted it: the peer's address, the user name or empty.
-    ``dsn``: what was asked about delivery reports; None where nothing was. ``require_tls``: RFC 8689.
+    ``dsn``: what was asked about delivery reports, a ``dsn.Dsn`` as text. ``require_tls``: RFC 8689.
     """
 
     body: str = ""
@@ -82,7 +81,7 @@ class Options:
     is_report: bool = False
     client: str = ""
     login: str = ""
-    dsn: Dsn | None = None
+    dsn: str = ""
     require_tls: bool = False
 
 

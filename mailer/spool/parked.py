@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from mailer.mail.address import NULL_SENDER, Address, AddressError
 from mailer.mail.content import Content
+from mailer.mail.dsn import Dsn
 from mailer.mail.envelope import Options, Recipient, State
 from mailer.mail.outcome import MAX_REPLY_TEXT_CHARS, Reply
 from mailer.spool.store import SpoolError, Stored
@@ -166,6 +167,8 @@ _OPTION_KEY = {
     "is_report": "IsReport",
     "client": "Client",
     "login": "Login",
+    "dsn": "DSN",
+    "require_tls": "RequireTLS",
 }
 
 
@@ -179,7 +182,10 @@ def _options(found: dict[str, Any]) -> Options:
             continue
         if not isinstance(value, type(option.default)):
             raise Unreadable(f"Options.{key} is a {_kind(value)}")
-        said[option.name] = _plain(value) if isinstance(value, str) else value
+        if option.name == "dsn":  # a text as long as there are recipients
+            said[option.name] = Dsn.of_text(str(value)).to_text()
+        else:
+            said[option.name] = _plain(value) if isinstance(value, str) else value
     if said.get("body", "") not in {"", "7BIT", "8BITMIME"}:
         raise Unreadable("Options.Body is neither 7BIT nor 8BITMIME")
     return Options(**said)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from mailer.mail.content import LARGE_BYTES, Content, MemoryContent
-from mailer.mail.envelope import Options
 from mailer.spool import parked
 from mailer.spool.canonical import Canonical
 from mailer.spool.parked import NotNow, ParkedFile, Unreadable
@@ -91,12 +91,10 @@ def _unlinked(folder: Path) -> UnlinkedContent:
 def _message(head: parked.Head, content: Content, form: Canonical) -> ParkedFile:
     """The options as the file says, and what the content and the addresses ask for beyond that."""
     said = head.options
-    options = Options(
+    options = replace(
+        said,
         body="8BITMIME" if form.is_8bit else said.body,
         smtputf8=said.smtputf8 or head.sender.needs_smtputf8 or any(r.address.needs_smtputf8 for r in head.recipients),
         has_long_lines=form.has_long_lines,
-        is_report=said.is_report,
-        client=said.client,
-        login=said.login,
     )
     return ParkedFile(head.id, head.sender, head.recipients, content, head.accepted_at, head.rounds, options)
