@@ -135,7 +135,10 @@ class Watch(Protocol):
         ...
 
     def begin(self) -> bool:
-        """Mail is about to be handed over. False: not now, since outcomes cannot be recorded; nothing may be sent."""
+        """Mail is about to be handed over. False: not now, since outcomes cannot be recorded; nothing may be sent.
+
+        Asked again for each further server or connection that one attempt comes to.
+        """
         ...
 
 

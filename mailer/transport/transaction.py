@@ -25,6 +25,7 @@ replies are read; 100 commands and their replies fit the smallest socket buffers
 
 
 _NO_RECIPIENTS = Reply(451, "4.3.0", "no recipients")
+_NOT_NOW = Reply(451, "4.3.2", "not sent: outcomes cannot be recorded at the moment")
 _NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer")
 
 
@@ -93,6 +94,9 @@ class Transaction:
         content = self._delivery.render(conversation.extensions)
         mail = self._commands(content)
         if mail is None:
+            return
+        if not self._delivery.watch.begin():
+            self._give_all(Stage.LOCAL, _NOT_NOW)
             return
         envelope = self._envelope_at_once if "PIPELINING" in conversation.extensions else self._envelope_by_steps
         if envelope(mail):

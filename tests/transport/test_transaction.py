@@ -233,6 +233,38 @@ def test_content_that_cannot_be_rendered_asks_nothing_of_the_peer(upstream: Upst
     provider.close()
 
 
+class Permit:
+    """A watch that says yes or no, and notes what the server had heard by then."""
+
+    def __init__(self, upstream: Upstream, may_begin: bool) -> None:
+        self._upstream = upstream
+        self._may_begin = may_begin
+        self.heard: list[str] = []
+
+    def dialing(self) -> None:
+        pass
+
+    def begin(self) -> bool:
+        self.heard = self._upstream.verbs()
+        return self._may_begin
+
+
+def test_leave_to_begin_is_asked_before_mail_is_said(upstream: Upstream) -> None:
+    permit = Permit(upstream, True)
+    assert deliver(upstream, delivery_to()._replace(watch=permit))[0].is_delivered
+    assert permit.heard == ["EHLO"]
+
+
+def test_without_leave_to_begin_nothing_is_sent_and_the_connection_is_kept(upstream: Upstream) -> None:
+    provider = provider_for(upstream)
+    refused = provider.deliver(delivery_to("b@x.test", "c@x.test")._replace(watch=Permit(upstream, False)))
+    assert [(v.stage, v.reply.code, v.reply.enhanced) for v in refused.values()] == [(Stage.LOCAL, 451, "4.3.2")] * 2
+    assert upstream.verbs() == ["EHLO"]
+    assert provider.deliver(delivery_to())[0].is_delivered
+    assert upstream.connections == 1
+    provider.close()
+
+
 def test_render_is_told_what_the_peer_offers(upstream: Upstream) -> None:
     seen: list[frozenset[str]] = []
 
