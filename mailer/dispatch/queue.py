@@ -6,6 +6,9 @@ provider nor one sender's 100,000 messages hold up the rest: turns alone would l
 collect all workers, one at each of its turns. It also owns the slots: how many conversations run with each way, at most
 ``limit`` of it. A job whose way has no free slot is not given out, so no worker ever waits for a connection.
 
+There are as many ways as providers, or as domains that mail goes to directly, so nothing here looks at all of them: those
+that can give out a job stand in a heap by whose turn it is.
+
 One lock, ``mutex`` of ``queue.Queue``, guards everything here. ``not_empty`` is notified when a job can be taken and a
 ``take`` waits for one: a job came for a way with a free slot, or the first slot of a way with waiting jobs came free.
 ``put`` and ``get`` of the base class are not used; ``offer`` never waits and ``take`` waits with a time-out.
@@ -13,15 +16,19 @@ One lock, ``mutex`` of ``queue.Queue``, guards everything here. ``not_empty`` is
 
 from __future__ import annotations
 
-import functools
+import heapq
 import math
 import queue
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mailer.mail.content import Content, MemoryContent
 from mailer.spool.store import Stored
+
+if TYPE_CHECKING:
+    from mailer.dispatch.ledger import Message
 
 SENDER_SHARE = 0.25
 """The part of the queue that one sender's messages for one way may fill; the rest of them waits on disk."""
@@ -31,15 +38,18 @@ LOW_WATER = 0.1
 """When a way's jobs fill less than this part of the queue, the schedule is asked for more."""
 MAX_KEPT_CONTENT_BYTES = 16 * 1024 * 1024
 """Content kept in memory by all queued jobs together; a job beyond it reads its content back when its turn comes."""
+IDLE_WAYS = 64
+"""Ways without a job that are remembered; beyond it they are forgotten, since mail may go to any number of domains."""
 
 
 class Job:
     """A message in memory, on its way to a worker. ``way`` is the one that it is to be tried at next.
 
     ``content`` is None when it has to be read from the spool or the parked file; ``kept_bytes`` of it are in memory.
+    ``message`` is set once the message is in workers' hands: then the job is a branch of what is done with it.
     """
 
-    __slots__ = ("content", "kept_bytes", "sender", "stored", "way")
+    __slots__ = ("content", "kept_bytes", "message", "sender", "stored", "way")
 
     def __init__(self, stored: Stored, way: str, content: Content | None = None) -> None:
         self.stored = stored
@@ -47,22 +57,30 @@ class Job:
         self.content = content
         self.sender = stored.envelope.sender.text
         self.kept_bytes = len(content.data) if isinstance(content, MemoryContent) else 0
+        self.message: Message | None = None
 
     def __repr__(self) -> str:
         return f"Job({self.stored.envelope.id}, way={self.way!r}, kept_bytes={self.kept_bytes})"
 
 
+Place = tuple[int, int, str]
+"""Where a way stands in line: fewest conversations first, of equals the longest without a turn; its name."""
+
+
 class _Lane:
     """The jobs for one way, by sender, and the slots taken there. It can give out a job when it has one and a slot is free:
-    ``size > 0 and busy < limit``. ``turns``: the lines of all senders with a job, that whose turn is next first."""
+    ``size > 0 and busy < limit``; then it has a ``place``. ``turns``: the lines of all senders with a job, that whose turn is
+    next first. ``turn``: when it had its last, in numbers that only grow."""
 
-    __slots__ = ("busy", "limit", "senders", "size", "turns", "way")
+    __slots__ = ("busy", "limit", "place", "senders", "size", "turn", "turns", "way")
 
-    def __init__(self, way: str, limit: int) -> None:
+    def __init__(self, way: str, limit: int, turn: int) -> None:
         self.way = way
         self.limit = limit
         self.busy = 0
         self.size = 0
+        self.turn = turn
+        self.place: Place | None = None
         self.senders: dict[str, deque[Job]] = {}
         self.turns: deque[deque[Job]] = deque()
 
@@ -70,8 +88,8 @@ class _Lane:
 class FairQueue(queue.Queue[Job]):
     """Jobs waiting for a worker, at most ``maxsize`` of them taken in, and one a worker more that it put back.
 
-    ``limit_of(way)`` says how many conversations may run with a way at once; it is asked when the way is first seen and
-    after ``forget_limits``.
+    ``limit_of(way)`` says how many conversations may run with a way at once; it is asked when a way comes up that is not
+    remembered, and after ``forget_limits``.
     """
 
     def __init__(self, maxsize: int, limit_of: Callable[[str], int]) -> None:
@@ -93,7 +111,7 @@ class FairQueue(queue.Queue[Job]):
             if line is not None and len(line) >= self._sender_share:
                 return False
             self._put(job)
-            if self._takers_waiting and lane.busy < lane.limit:
+            if self._takers_waiting and lane.place is not None:
                 self.not_empty.notify()
         return True
 
@@ -123,6 +141,7 @@ class FairQueue(queue.Queue[Job]):
             lane = self._lane(way)
             if lane.busy < lane.limit:
                 lane.busy += 1
+                self._stand(lane)
                 return True
             self._put(job)
             return False
@@ -140,13 +159,24 @@ class FairQueue(queue.Queue[Job]):
                 if lane.size == 0 and lane.busy == 0:
                     del self._lanes[way]
                 else:
-                    lane.limit = self._limit_of(way)
+                    lane.limit = max(1, self._limit_of(way))
+                    self._stand(lane)
             self.not_empty.notify_all()
+
+    def set_limit(self, way: str, limit: int) -> None:
+        """So many conversations may run with that way from now on; those that do, go on."""
+        with self.mutex:
+            lane = self._lanes.get(way)
+            if lane is not None and lane.limit != limit:
+                lane.limit = max(1, limit)
+                self._stand(lane)
+                self.not_empty.notify_all()
 
     def waiting_ids(self) -> set[str]:
         """The ids of the messages that no worker has taken yet."""
         with self.mutex:
-            return {job.stored.envelope.id for lane in self._lanes.values() for line in lane.turns for job in line}
+            jobs = (job for lane in self._lanes.values() for line in lane.turns for job in line)
+            return {job.stored.envelope.id for job in jobs if job.message is None}
 
     @property
     def room(self) -> int:
@@ -181,15 +211,14 @@ class FairQueue(queue.Queue[Job]):
         self._kept_bytes = 0
         self._is_closed = False
         self._takers_waiting = 0
-        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        self._lanes: dict[str, _Lane] = {}
+        self._line: list[Place] = []  # a heap; places that their lanes have left stay until they come up
+        self._ready = 0  # lanes with a place
+        self._turn = 0  # the last number that was given out
 
     def _qsize(self) -> int:
         """How many lanes have a job that can be taken now: what a waiting ``take`` waits for."""
-        ready = 0
-        for lane in self._lanes.values():
-            if lane.size and lane.busy < lane.limit:
-                ready += 1
-        return ready
+        return self._ready
 
     def _put(self, item: Job) -> None:
         lane = self._lanes.get(item.way) or self._lane(item.way)
@@ -203,16 +232,12 @@ class FairQueue(queue.Queue[Job]):
         lane.size += 1
         self._size += 1
         self._kept_bytes += item.kept_bytes
+        if lane.place is None:
+            self._stand(lane)
 
     def _get(self) -> Job:
-        chosen: _Lane | None = None
-        for lane in self._lanes.values():  # of equals the first, which had its turn the longest ago
-            if lane.size and lane.busy < lane.limit and (chosen is None or lane.busy < chosen.busy):
-                chosen = lane
-        if chosen is None:
-            raise queue.Empty
-        if len(self._lanes) > 1:
-            self._lanes.move_to_end(chosen.way)
+        chosen = self._first_in_line()
+        self._turn = chosen.turn = self._turn + 1
         line = chosen.turns[0]
         job = line.popleft()
         if not line:
@@ -222,9 +247,32 @@ class FairQueue(queue.Queue[Job]):
             chosen.turns.rotate(-1)
         chosen.size -= 1
         chosen.busy += 1
+        self._stand(chosen)
         self._size -= 1
         self._kept_bytes -= job.kept_bytes
         return job
+
+    def _first_in_line(self) -> _Lane:
+        while self._line:
+            place = heapq.heappop(self._line)
+            lane = self._lanes.get(place[2])
+            if lane is not None and lane.place is place:
+                return lane
+        raise queue.Empty
+
+    def _stand(self, lane: _Lane) -> None:
+        """Something of the lane has changed: have it stand where it belongs now, or leave the line."""
+        if lane.size and lane.busy < lane.limit:
+            if lane.place is None:
+                self._ready += 1
+            lane.place = (lane.busy, lane.turn, lane.way)
+            heapq.heappush(self._line, lane.place)
+            if len(self._line) > 4 * self._ready + IDLE_WAYS:
+                self._line = [lane.place for lane in self._lanes.values() if lane.place is not None]
+                heapq.heapify(self._line)
+        elif lane.place is not None:
+            lane.place = None
+            self._ready -= 1
 
     def _wait_until_ready(self, timeout_seconds: float) -> bool:
         """Wait for a job that can be taken. False when none came within the time, or the queue was closed."""
@@ -243,54 +291,17 @@ class FairQueue(queue.Queue[Job]):
     def _lane(self, way: str) -> _Lane:
         lane = self._lanes.get(way)
         if lane is None:
-            lane = self._lanes[way] = _Lane(way, max(1, self._limit_of(way)))
+            self._turn += 1
+            lane = self._lanes[way] = _Lane(way, max(1, self._limit_of(way)), self._turn)
         return lane
 
     def _release(self, way: str) -> None:
         lane = self._lanes[way]
         had_free_slot = lane.busy < lane.limit  # then its jobs could be taken before, and who waits was told of them
         lane.busy -= 1
-        if self._takers_waiting and lane.size and not had_free_slot:
-            self.not_empty.notify()
-
-
-class Room:
-    """The places that were free in a queue, counted off while messages for them are looked for on disk.
-
-    ``ways_of(lane)`` names the ways that a message of the lane may be tried at first: a place at any of them is one.
-    ``lacking``: the ways at which something found no place. Owned by one thread; it reads the queue as it needs to know.
-    """
-
-    def __init__(self, queue: FairQueue, ways_of: Callable[[str], Sequence[str]]) -> None:
-        self._queue = queue
-        self._ways_of = functools.cache(ways_of)
-        self.left = queue.room
-        self.lacking: set[str] = set()
-        self._ways: dict[str, int] = {}
-        self._senders: dict[tuple[str, str], int] = {}
-
-    def __repr__(self) -> str:
-        return f"Room(left={self.left}, ways={self._ways}, lacking={sorted(self.lacking)})"
-
-    def is_left(self, lane: str) -> bool:
-        ways = self._ways_of(lane)
-        if any(self._ways.get(way, 1) > 0 for way in ways):
-            return self.left > 0
-        self.lacking.update(ways)
-        return False
-
-    def take(self, lane: str, sender: str) -> bool:
-        if self.left <= 0:
-            return False
-        for way in self._ways_of(lane):
-            key = way, sender
-            if key not in self._senders:
-                of_way, self._senders[key] = self._queue.free(way, sender)
-                self._ways.setdefault(way, of_way)
-            if self._ways[way] > 0 and self._senders[key] > 0:
-                self._ways[way] -= 1
-                self._senders[key] -= 1
-                self.left -= 1
-                return True
-        self.lacking.update(self._ways_of(lane))
-        return False
+        if lane.size:
+            self._stand(lane)
+            if self._takers_waiting and not had_free_slot:
+                self.not_empty.notify()
+        elif lane.busy == 0 and len(self._lanes) > IDLE_WAYS:
+            del self._lanes[way]

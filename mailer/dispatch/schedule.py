@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-from mailer.dispatch.queue import FairQueue, Job, Room
+from mailer.dispatch.queue import FairQueue, Job
+from mailer.dispatch.room import Room
 from mailer.mail.content import Content
 from mailer.spool.store import Holder, Store, Stored
 

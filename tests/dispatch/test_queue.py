@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
-from mailer.dispatch.queue import MAX_KEPT_CONTENT_BYTES, FairQueue, Job
+from mailer.dispatch.queue import IDLE_WAYS, MAX_KEPT_CONTENT_BYTES, FairQueue, Job
 from mailer.mail.address import Address
 from mailer.mail.content import LARGE_BYTES, MemoryContent
 from mailer.mail.envelope import Envelope, Recipient
@@ -191,6 +192,59 @@ def test_new_limits_hold_after_a_reload() -> None:
     limits["a"] = 2
     queue.forget_limits()
     assert queue.take(0) is not None
+
+
+def test_limit_that_is_changed_lets_more_or_fewer_out_at_once() -> None:
+    queue = fair_queue(limit=1)
+    for number in range(5):
+        queue.offer(job(number=number))
+    assert queue.take(0) is not None
+    assert queue.take(0) is None
+    queue.set_limit("a", 3)
+    assert queue.take(0) is not None
+    assert queue.take(0) is not None
+    assert queue.take(0) is None
+    queue.set_limit("a", 2)
+    queue.leave("a")
+    assert queue.take(0) is None
+    queue.leave("a")
+    assert queue.take(0) is not None
+
+
+def test_the_next_is_always_a_way_with_the_fewest_conversations_and_of_those_the_longest_without_a_turn() -> None:
+    draw = random.Random(1)
+    queue = fair_queue(limit=3)
+    waiting: dict[str, int] = {}
+    busy: dict[str, int] = {}
+    last_turn: dict[str, int] = {}
+    for step in range(5000):
+        way = f"way-{draw.randrange(40)}"
+        kind = draw.random()
+        if kind < 0.4 and queue.offer(job(way=way, number=step)):
+            waiting[way] = waiting.get(way, 0) + 1
+            last_turn.setdefault(way, step)
+        elif kind < 0.7:
+            taken = queue.take(0)
+            ready = [name for name in waiting if waiting[name] and busy.get(name, 0) < 3]
+            expected = min(ready, key=lambda name: (busy.get(name, 0), last_turn[name]), default=None)
+            assert (taken.way if taken is not None else None) == expected
+            if expected is not None:
+                waiting[expected] -= 1
+                busy[expected] = busy.get(expected, 0) + 1
+                last_turn[expected] = step
+        elif busy.get(way):
+            queue.leave(way)
+            busy[way] -= 1
+
+
+def test_ways_are_forgotten_when_nothing_is_left_of_them() -> None:
+    queue = fair_queue()
+    for number in range(10 * IDLE_WAYS):
+        assert queue.offer(job(way=f"direct:{number}.example", number=number))
+        assert queue.take(0) is not None
+        queue.leave(f"direct:{number}.example")
+    assert len(queue._lanes) <= IDLE_WAYS + 1
+    assert len(queue._line) <= 2 * IDLE_WAYS
 
 
 def test_closed_queue_ends_every_wait_and_gives_out_nothing() -> None:

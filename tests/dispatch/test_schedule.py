@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mailer.dispatch.queue import FairQueue, Job, Room
+from mailer.dispatch.queue import FairQueue, Job
+from mailer.dispatch.room import Room
 from mailer.dispatch.schedule import HEAP_SIZE, LOOK_WHEN_FULL_SECONDS, Schedule
 from mailer.mail.address import Address
 from mailer.mail.content import MemoryContent
