@@ -22,7 +22,7 @@ from mailer.dispatch.schedule import Schedule
 from mailer.events import Hub, MessageFinished, MessageParked
 from mailer.mail.content import Content, Render
 from mailer.mail.envelope import Recipient, State, owed_of
-from mailer.mail.recode import make_render
+from mailer.mail.render import Sign, make_render
 from mailer.spool.store import Holder, Record, Store, Stored
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Message:
 
     __slots__ = ("changed", "content", "denied", "doubts", "id", "owed", "recipients", "render", "round", "row")
 
-    def __init__(self, row: Stored, content: Content) -> None:
+    def __init__(self, row: Stored, content: Content, sign: Sign | None = None) -> None:
         envelope = row.envelope
         self.id = envelope.id
         self.row = row
@@ -50,7 +50,7 @@ class Message:
         self.recipients: Sequence[Recipient] = envelope.recipients
         self.owed = envelope.owed
         self.round = Round.from_progress(row.progress) if row.progress else Round()
-        self.render: Render = make_render(envelope, content)
+        self.render: Render = make_render(envelope, content, sign)
         self.changed: dict[int, Recipient] = {}
         self.denied: dict[str, float] = {}
         self.doubts = 0

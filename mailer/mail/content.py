@@ -6,10 +6,15 @@ in memory; whoever needs bytes takes ``chunks()``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from mailer.mail.outcome import MailerError
+
+if TYPE_CHECKING:
+    from mailer.mail.address import Address
 
 LARGE_BYTES = 256 * 1024
 """Content over this size lives in a file of its own instead of the database and memory."""
@@ -69,7 +74,66 @@ class FileContent:
             raise OSError(f"{self.path}: holds {seen} bytes where {self.size} were written; the file was changed or cut")
 
 
-Render = Callable[[frozenset[str]], Content]
-"""``render(extensions)``: the content in the form a peer with these EHLO keywords (upper case) can take.
+MAX_HEADER_BYTES = 1024 * 1024
+"""Longest header block that is rewritten or signed: no honest one is a tenth of it, and it is held in memory."""
 
-Re-encoding and signing come here, so that signing is last. Raises MailerError when the form cannot be made."""
+
+@dataclass(frozen=True, slots=True)
+class _Reheaded:
+    """Content whose first ``skipped`` bytes are replaced by ``head``."""
+
+    head: bytes
+    skipped: int
+    rest: Content
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + self.rest.size - self.skipped
+
+    def chunks(self) -> Iterator[bytes]:
+        head, left = self.head, self.skipped
+        for chunk in self.rest.chunks():
+            if left >= len(chunk):
+                left -= len(chunk)
+                continue
+            piece, left = chunk[left:] if left else chunk, 0
+            yield head + piece if head else piece
+            head = b""
+        if head:
+            yield head
+
+
+def with_head(head: bytes, skipped: int, rest: Content) -> Content:
+    """``rest`` with ``head`` in the place of its first ``skipped`` bytes; in memory if it was, else not copied."""
+    if isinstance(rest, MemoryContent):
+        return MemoryContent(head + rest.data[skipped:])
+    return _Reheaded(head, skipped, rest)
+
+
+def header_block(content: Content) -> bytes:
+    """The header fields, each with its CRLF, without the empty line behind them.
+
+    Raises MailerError for one that is longer than ``MAX_HEADER_BYTES``, OSError when the content cannot be read.
+    """
+    block = bytearray()
+    for chunk in content.chunks():
+        looked_at = max(0, len(block) - 3)  # the four bytes looked for may stand across two pieces
+        block += chunk
+        if block.startswith(b"\r\n"):
+            return b""
+        end = block.find(b"\r\n\r\n", looked_at)
+        if end >= 0:
+            return bytes(block[: end + 2])
+        if len(block) > MAX_HEADER_BYTES:
+            raise MailerError(f"the header block is longer than {MAX_HEADER_BYTES} bytes")
+    return bytes(block)
+
+
+class Render(Protocol):
+    """Makes the content in the form that a peer with these EHLO keywords (upper case) can take.
+
+    ``header_from``: the address that this peer wants in From. Re-encoding, From and the signature come in this order, so
+    the signature covers what is sent. Raises MailerError when the form cannot be made.
+    """
+
+    def __call__(self, extensions: frozenset[str], header_from: Address | None = None) -> Content: ...

@@ -5,35 +5,26 @@ byte. What a signature covers (multipart/signed, multipart/encrypted) and what c
 and goes out so, with a warning: nearly every server takes it, and a refusal names the reason, where an altered
 signature fails at the reader's without one.
 
-Threads: a ``Render`` may be called from any thread; two at once do the same work twice and keep one result.
+No state; any thread may call it.
 Memory: one line, one header and 200 bytes a part; the result is in memory if the original is, else in a file without
 a name, beside the original.
-Fails with ``Unrecodable`` when the original cannot be read or the result not be written.
+Fails with OSError when the original cannot be read or the result not be written.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from mailer.mail.content import CHUNK_BYTES, Content, FileContent, MemoryContent, Render
-from mailer.mail.envelope import Envelope
+from mailer.mail.content import CHUNK_BYTES, Content, FileContent, MemoryContent
 from mailer.mail.fields import Field, encode_words, fold, join_header, split_header
 from mailer.mail.mime import PLAIN_ENCODINGS, Kind, Part, Scanner
-from mailer.mail.outcome import MailerError
 from mailer.mail.transfer import encode_base64, encode_quoted_printable, repair_quoted_printable, rewrap_base64, tidy
 
-log = logging.getLogger(__name__)
-
 _MAX_REASONS = 10  # of one message, in the log
-
-
-class Unrecodable(MailerError):
-    """The form cannot be made at this moment; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +66,6 @@ class OpenFileContent:
                 raise OSError(f"a re-encoded message of {self.size} bytes ends at {at}")
             at += len(piece)
             yield piece
-
-
-def make_render(envelope: Envelope, content: Content) -> Render:
-    """The ``render(extensions)`` of one message. What is asked for twice is made once.
-
-    A peer with 8BITMIME costs nothing, unless the message has long lines.
-    """
-    options = envelope.options
-    made: dict[Form, Content] = {}
-
-    def render(extensions: frozenset[str]) -> Content:
-        # RFC 6531 3.1 (8): who offers SMTPUTF8 takes 8BITMIME, named or not.
-        takes_8bit = "8BITMIME" in extensions or "SMTPUTF8" in extensions
-        if takes_8bit and not options.has_long_lines:
-            return content
-        form = Form(not takes_8bit, options.has_long_lines, options.smtputf8)
-        known = made.get(form)
-        if known is None:
-            known = made[form] = _recode_or_raise(envelope.id, content, form)
-        return known
-
-    return render
-
-
-def _recode_or_raise(message_id: str, content: Content, form: Form) -> Content:
-    try:
-        recoded = recode(content, form)
-    except OSError as error:
-        raise Unrecodable(f"message {message_id} cannot be re-encoded for a peer that needs it: {error}") from error
-    if recoded.left:
-        log.warning("recode.left_as_is message=%s reasons=%r", message_id, "; ".join(recoded.left))
-    return recoded.content
 
 
 def recode(content: Content, form: Form) -> Recoded:

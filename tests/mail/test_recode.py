@@ -12,11 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailer.mail.address import Address
 from mailer.mail.content import CHUNK_BYTES, Content, FileContent, MemoryContent
-from mailer.mail.envelope import NULL_SENDER, Envelope, Options, Recipient
 from mailer.mail.mime import MAX_DEPTH, MAX_PARTS
-from mailer.mail.recode import Form, Unrecodable, make_render, recode
+from mailer.mail.recode import Form, recode
 
 SEVEN_BIT = Form(seven_bit=True)
 SHORT = Form(short_lines=True)
@@ -442,49 +440,3 @@ def test_large_content_in_a_file_gives_the_same_bytes_as_in_memory(tmp_path: Pat
     assert read(result) == read(result) == recoded(data)
     assert result.size == len(recoded(data))
     assert [path.name for path in tmp_path.iterdir()] == ["content"]
-
-
-def envelope(**options: bool) -> Envelope:
-    recipient = Recipient(0, Address("b", "x.test"))
-    return Envelope("0123456789abcdefg", NULL_SENDER, (recipient,), 0, 0.0, Options(**options))  # type: ignore[arg-type]
-    # (only flags are set here)
-
-
-PEER_8BIT = frozenset({"8BITMIME", "SIZE"})
-PEER_7BIT = frozenset({"SIZE"})
-
-
-def test_a_peer_that_takes_8_bits_gets_the_original() -> None:
-    content = MemoryContent(message(UMLAUTS))
-    assert make_render(envelope(), content)(PEER_8BIT) is content
-
-
-def test_a_peer_with_smtputf8_takes_8_bits() -> None:
-    content = MemoryContent(message(UMLAUTS))
-    assert make_render(envelope(smtputf8=True), content)(frozenset({"SMTPUTF8"})) is content
-
-
-def test_a_peer_that_takes_7_bits_gets_a_form_of_its_own_made_once() -> None:
-    render = make_render(envelope(), MemoryContent(message(UMLAUTS)))
-    first = render(PEER_7BIT)
-    assert read(first).isascii()
-    assert render(frozenset()) is first
-
-
-def test_ascii_goes_to_every_peer_as_it_is() -> None:
-    content = MemoryContent(message(b"hello\r\n"))
-    assert make_render(envelope(), content)(PEER_7BIT) is content
-
-
-def test_long_lines_are_broken_for_every_peer() -> None:
-    render = make_render(envelope(has_long_lines=True), MemoryContent(message(LONG + UMLAUTS, b"Subject: x")))
-    assert longest_line(read(render(PEER_8BIT))) <= 998
-    assert render(PEER_8BIT) is render(PEER_8BIT)
-    assert read(render(PEER_7BIT)).isascii()
-
-
-def test_a_file_that_was_cut_is_an_error_of_ours(tmp_path: Path) -> None:
-    content = in_file(tmp_path, message(UMLAUTS))
-    content.path.write_bytes(b"cut")
-    with pytest.raises(Unrecodable, match="0123456789abcdefg"):
-        make_render(envelope(), content)(PEER_7BIT)

@@ -65,4 +65,4 @@ def delivery_to(
     origin = Address.parse(sender, smtputf8=True) if sender else Address("", "")
     envelope = Envelope(message_id, origin, people, body.size, 0.0, options or Options())
     deadline = math.inf if math.isinf(seconds) else time.monotonic() + seconds
-    return Delivery(envelope, people, lambda _extensions: body, deadline)
+    return Delivery(envelope, people, lambda _extensions, _header_from=None: body, deadline)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mailer.mail.address import Address
 from mailer.mail.content import Content
 from mailer.mail.envelope import State
 from mailer.mail.outcome import Delivery, MailerError, Stage
@@ -94,7 +95,7 @@ def test_a_folder_that_cannot_be_made_is_a_temporary_verdict(tmp_path: Path) -> 
 
 
 def test_content_that_cannot_be_rendered_is_a_temporary_verdict(tmp_path: Path) -> None:
-    def refuse(_extensions: frozenset[str]) -> Content:
+    def refuse(extensions: frozenset[str], header_from: Address | None = None) -> Content:
         raise MailerError("no form")
 
     delivery = delivery_to()

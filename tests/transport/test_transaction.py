@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mailer.mail.address import Address
 from mailer.mail.content import CHUNK_BYTES, Content, FileContent, MemoryContent
 from mailer.mail.envelope import Options
 from mailer.mail.outcome import Delivery, MailerError, Reply, Stage, Verdict
@@ -221,7 +222,7 @@ def test_content_cut_on_our_disk_is_never_ended_on_the_wire(upstream: Upstream, 
 
 
 def test_content_that_cannot_be_rendered_asks_nothing_of_the_peer(upstream: Upstream) -> None:
-    def refuse(_extensions: frozenset[str]) -> Content:
+    def refuse(extensions: frozenset[str], header_from: Address | None = None) -> Content:
         raise MailerError("no form for this peer")
 
     delivery = delivery_to()
@@ -268,7 +269,7 @@ def test_without_leave_to_begin_nothing_is_sent_and_the_connection_is_kept(upstr
 def test_render_is_told_what_the_peer_offers(upstream: Upstream) -> None:
     seen: list[frozenset[str]] = []
 
-    def note(extensions: frozenset[str]) -> Content:
+    def note(extensions: frozenset[str], header_from: Address | None = None) -> Content:
         seen.append(extensions)
         return MemoryContent(BODY)
 
