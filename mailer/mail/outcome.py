@@ -115,12 +115,15 @@ class Verdict(NamedTuple):
     ``reply`` is the server's, or one of ours for faults without a reply (451 4.4.1 "connection refused").
     ``in_doubt`` says that the connection ended after the final dot: the message may have been delivered.
     ``closed_for_seconds``: the delay the reply named ("try again in 300 seconds"), or None.
+    ``took_dsn``: the peer offers DSN and was told what the sender asked about reports, so those are its task from here on;
+    a "relayed" report is ours to send only where it was not (RFC 3461 5.2.2).
     """
 
     stage: Stage
     reply: Reply
     in_doubt: bool = False
     closed_for_seconds: float | None = None
+    took_dsn: bool = False
 
     @property
     def is_delivered(self) -> bool:
