@@ -12,6 +12,7 @@ from mailer.mail.address import Address
 from mailer.mail.content import Content, MemoryContent
 from mailer.mail.envelope import Envelope, Options, Recipient
 from mailer.mail.outcome import Delivery
+from mailer.mail.render import make_render
 from mailer.transport.provider import Provider
 from mailer.transport.providers import Surroundings
 from mailer.window import Windows
@@ -65,4 +66,4 @@ def delivery_to(
     origin = Address.parse(sender, smtputf8=True) if sender else Address("", "")
     envelope = Envelope(message_id, origin, people, body.size, 0.0, options or Options())
     deadline = math.inf if math.isinf(seconds) else time.monotonic() + seconds
-    return Delivery(envelope, people, lambda _extensions, _header_from=None: body, deadline)
+    return Delivery(envelope, people, make_render(envelope, body), deadline)
