@@ -34,6 +34,7 @@ class Conversation(smtplib.SMTP):
     """An SMTP conversation. ``timeout`` bounds each step, ``deadline`` (monotonic seconds) the whole.
 
     ``extensions``: the EHLO keywords in upper case; ``max_size``: the peer's SIZE, 0 when it states none.
+    ``tls``: its version, empty in clear text; ``is_verified``: the certificate was checked and is the server's.
     ``needs_reset``: a transaction was begun and not ended. ``sent``: messages begun here. ``idle_since``: see the pool.
     """
 
@@ -44,6 +45,7 @@ class Conversation(smtplib.SMTP):
         self.extensions: frozenset[str] = frozenset()
         self.max_size = 0
         self.tls = ""
+        self.is_verified = False
         self.needs_reset = False
         self.sent = 0
         self.idle_since = 0.0
@@ -64,6 +66,7 @@ class Conversation(smtplib.SMTP):
         swallows packets (a broken IPv6 route) leaves some to the next. Raises OSError of the last."""
         self.stage = Stage.CONNECT
         self.tls = ""
+        self.is_verified = False
         self._replies = ReplyReader(self._receive)
         self._step_ends = 0.0
         error: OSError = OSError("host has no address")
@@ -120,6 +123,7 @@ class Conversation(smtplib.SMTP):
         wrapped = context.wrap_socket(self.sock, server_hostname=host)
         self._use(wrapped)
         self.tls = wrapped.version() or "TLS"
+        self.is_verified = context.verify_mode is ssl.CERT_REQUIRED
         self._replies = ReplyReader(self._receive)
 
     def _use(self, connection: socket.socket) -> None:
