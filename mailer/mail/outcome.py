@@ -169,6 +169,10 @@ class Delivery(NamedTuple):
     watch: Watch = Unwatched()
 
 
+DIRECT_PREFIX = "direct:"
+"""The way to a recipient domain's own servers is called by this and the domain (``Address.domain_key``)."""
+
+
 class Transport(Protocol):
     """A way that mail can leave by: a provider, the recipients' own servers, local files."""
 

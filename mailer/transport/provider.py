@@ -1,23 +1,21 @@
 """One provider as a way for mail: admission (breaker, named delay, quota), one attempt at a time, one log line each.
 
-Any number of threads may call it. Breaker, pool and windows have locks of their own; ``_lock`` guards the delay. No lock
-is held while a peer is talked to or a callback runs. ``deliver`` never raises for what a server says or does.
+Any number of threads may call it. Gate, pool and windows have locks of their own; none is held while a peer is talked to
+or a callback runs. ``deliver`` never raises for what a server says or does.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from mailer.config.schema import ProviderConfig
-from mailer.events import BreakerChanged, Hub, ProviderStatus
+from mailer.events import Hub, ProviderStatus
 from mailer.mail.outcome import Delivery, Reply, Stage, Verdict
 from mailer.transport import breaker
-from mailer.transport.breaker import Breaker
+from mailer.transport.admission import ONE, Admission, Gate
 from mailer.transport.client import Conversation
 from mailer.transport.faults import FOREIGN, reply_for
 from mailer.transport.oauth2 import TokenSource
@@ -36,19 +34,6 @@ _CLOSES_PROVIDER = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
 CHECK_STEPS = 3  # a login check may take three times the time-out of a step in all
 
 
-class Admission(NamedTuple):
-    """What ``Provider.admit`` grants: so many recipients, now; or none until ``closed_until`` (Unix time) and ``why``:
-    ``"breaker"``, ``"quota"`` or ``"delay"``. ``is_probe``: this attempt decides over an open breaker."""
-
-    granted: int
-    closed_until: float | None = None
-    why: str = ""
-    is_probe: bool = False
-
-
-_ONE = Admission(1)  # what nearly every attempt is granted
-
-
 class Provider:
     """A Transport. ``on_breaker_closed`` is called with the provider's name, from the thread that closed it."""
 
@@ -57,10 +42,8 @@ class Provider:
     ) -> None:
         self.config = config
         self.name = config.name
-        self.on_breaker_closed: Callable[[str], None] | None = None
         surroundings = surroundings or Surroundings()
         self._clock = surroundings.clock
-        self._hub = hub
         self._windows = windows
         self._window = f"provider:{config.name}"
         self._limits = Limits(config.max_per_hour, config.max_per_day)
@@ -69,19 +52,24 @@ class Provider:
         self._peer = Peer(config, hostname, surroundings, self.tokens)
         self._rewriter = Rewriter.of(config)
         self._pool = Pool(config.max_connections)
-        self._breaker = Breaker()
+        self._gate = Gate(config.name, hub)
         self.last_delivered_at: float | None = None  # written without a lock: the last one wins, and any is right
-        self._lock = threading.Lock()  # guards all below
-        self._delayed_until = 0.0
-        self._delay_seconds = 0.0
 
     def __repr__(self) -> str:
-        return f"Provider({self.name!r}, {self._breaker!r}, {self._pool!r})"
+        return f"Provider({self.name!r}, {self._gate!r}, {self._pool!r})"
+
+    @property
+    def on_breaker_closed(self) -> Callable[[str], None] | None:
+        return self._gate.on_closed
+
+    @on_breaker_closed.setter
+    def on_breaker_closed(self, tell: Callable[[str], None] | None) -> None:
+        self._gate.on_closed = tell
 
     @property
     def is_broken(self) -> bool:
         """Whether the breaker is not closed."""
-        return self._breaker.state != breaker.CLOSED
+        return self._gate.breaker.state != breaker.CLOSED
 
     # admission
 
@@ -91,47 +79,29 @@ class Provider:
         What is granted must be followed by ``deliver`` with exactly that many recipients, or by ``release``.
         ``forced`` (an expiring message's last chance) passes an open breaker and a delay, never the quota.
         """
-        is_probe = False
-        if not forced and not (self._breaker.state == breaker.CLOSED and not self._delayed_until):
-            delayed_until = self._delay(now)
-            if delayed_until > now:
-                return Admission(0, delayed_until, "delay")
-            may_try, state = self._breaker.admit(now)
-            if not may_try:
-                return Admission(0, self._breaker.open_at(now), "breaker")
-            is_probe = state is not None
+        may_try = ONE if forced else self._gate.admit(now)
+        if not may_try.granted:
+            return may_try
         granted = self._windows.take(self._window, wanted, self._limits, now) if self._is_counted else wanted
         if granted == 0:
-            if is_probe:
-                self._breaker.release(now)
+            if may_try.is_probe:
+                self._gate.breaker.release(now)
             return Admission(0, self._windows.free_at(self._window, self._limits, now), "quota")
-        if is_probe:
-            self._hub.publish(BreakerChanged(self.name, breaker.PROBING))
-        return Admission(granted, is_probe=is_probe) if is_probe or granted != 1 else _ONE
+        if may_try.is_probe:
+            self._gate.probe_begins()
+        return may_try if granted == 1 else Admission(granted, is_probe=may_try.is_probe)
 
     def release(self, admission: Admission, now: float) -> None:
         """What was admitted did not take place."""
         if self._is_counted:
             self._windows.give_back(self._window, admission.granted, now)
         if admission.is_probe:
-            self._breaker.release(now)
+            self._gate.breaker.release(now)
 
     def open_at(self, now: float) -> float:
         """``now`` when a message may be tried, else the Unix time to look again; reserves nothing."""
-        if self._breaker.state == breaker.CLOSED and not self._delayed_until and not self._is_counted:
-            return now
-        open_at = max(self._delay(now), self._breaker.open_at(now))
+        open_at = self._gate.open_at(now)
         return max(open_at, self._windows.free_at(self._window, self._limits, now)) if self._is_counted else open_at
-
-    def _delay(self, now: float) -> float:
-        """Until when a named delay keeps the provider closed; never longer than named, though the clock be set back."""
-        if not self._delayed_until:
-            return now
-        with self._lock:
-            self._delayed_until = min(self._delayed_until, now + self._delay_seconds)
-            if self._delayed_until <= now:
-                self._delayed_until = 0.0
-            return max(now, self._delayed_until)
 
     # the attempt
 
@@ -148,7 +118,7 @@ class Provider:
         now = self._clock()
         self._pool.end(conversation, now)
         delivered = self._note_use(delivery, outcome, now)
-        if outcome.is_fault or self._breaker.faults or self._breaker.state != breaker.CLOSED:
+        if outcome.is_fault or self._gate.breaker.faults or self.is_broken:
             self._note_health(outcome, now)  # else a fault that another notes at this moment counts as the later one
         log.info(
             "delivery.attempt id=%s provider=%s recipients=%d delivered=%d reply=%r stage=%s seconds=%.3f "
@@ -192,39 +162,20 @@ class Provider:
         if delivered:
             self.last_delivered_at = now
         if delay:
-            with self._lock:
-                self._delayed_until, self._delay_seconds = now + delay, delay
-            log.warning("provider.delay name=%s seconds=%.0f reply=%r", self.name, delay, str(outcome.reply))
+            self._gate.delay(delay, now, outcome.reply)
         return delivered
 
     def _note_health(self, outcome: Outcome, now: float) -> None:
         if not outcome.is_fault:
-            self._tell(self._breaker.success())
-            return
-        change = self._breaker.fault(now)
-        if change is not None:
+            self._gate.success()
+        elif self._gate.fault(now, outcome.reply):
             self._pool.flush()  # what is idle now was opened before the trouble: the probe shall not be judged by it
-            until = self._breaker.open_at(now) - now
-            log.warning("provider.breaker_open name=%s seconds=%.0f reply=%r", self.name, until, str(outcome.reply))
-        self._tell(change)
-
-    def _tell(self, change: str | None) -> None:
-        """Tell others of a breaker that changed. No lock is held here."""
-        if change is None:
-            return
-        self._hub.publish(BreakerChanged(self.name, change))
-        if change == breaker.CLOSED:
-            log.info("provider.breaker_closed name=%s", self.name)
-            if self.on_breaker_closed is not None:
-                self.on_breaker_closed(self.name)
 
     # care
 
     def close_breaker(self) -> None:
         """Close an open breaker and forget a named delay: someone knows better (``POST /admin/retry-failed``)."""
-        with self._lock:
-            self._delayed_until = 0.0
-        self._tell(self._breaker.success())
+        self._gate.clear()
 
     def check_login(self) -> Reply:
         """Connect, secure, log in and quit. Touches neither breaker nor quota. ``Reply.is_success`` says whether it went."""
@@ -242,14 +193,14 @@ class Provider:
     def status(self, now: float) -> ProviderStatus:
         open_at = self.open_at(now)
         closers = (
-            ("delay", self._delay(now)),
-            ("breaker", self._breaker.open_at(now)),
+            ("delay", self._gate.delayed_until(now)),
+            ("breaker", self._gate.breaker.open_at(now)),
             ("quota", self._windows.free_at(self._window, self._limits, now)),
         )
         hour_used, day_used = self._windows.counts(self._window, now) if self._is_counted else (0, 0)
         return ProviderStatus(
             name=self.name,
-            breaker=self._breaker.state,
+            breaker=self._gate.breaker.state,
             why_closed=next((why for why, until in closers if until > now), ""),
             open_at=open_at if open_at > now else None,
             connections=self._pool.connections,

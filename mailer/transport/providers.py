@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from mailer.config.schema import Config, ProviderConfig, is_loopback
 from mailer.events import Hub, ProviderStatus
 from mailer.mail.outcome import Reply
+from mailer.transport.admission import Admission
 from mailer.transport.peer import Surroundings
-from mailer.transport.provider import Admission, Provider
+from mailer.transport.provider import Provider
 from mailer.window import Windows
 
 __all__ = ["Admission", "Provider", "ProviderSet", "Surroundings"]

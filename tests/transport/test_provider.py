@@ -11,8 +11,9 @@ import pytest
 from mailer.config.schema import Secret
 from mailer.events import BreakerChanged, Event, Hub
 from mailer.mail.outcome import Reply, Verdict
+from mailer.transport.admission import Admission
 from mailer.transport.breaker import FAULTS_TO_OPEN
-from mailer.transport.provider import Admission, Provider
+from mailer.transport.provider import Provider
 from tests.support.upstream import Answer, Behaviour, Disconnect, Login, Stall, Upstream
 from tests.transport.deliveries import Clock, delivery_to, new_windows, provider_for
 
