@@ -27,6 +27,8 @@ replies are read; 100 commands and their replies fit the smallest socket buffers
 _NO_RECIPIENTS = Reply(451, "4.3.0", "no recipients")
 _NOT_NOW = Reply(451, "4.3.2", "not sent: outcomes cannot be recorded at the moment")
 _NEEDS_SMTPUTF8 = Reply(550, "5.6.7", "address needs SMTPUTF8, which the server does not offer")
+_NEEDS_REQUIRETLS = Reply(550, "5.7.30", "REQUIRETLS support required, and the server does not offer it")  # RFC 8689 4.2.1
+_NEEDS_VERIFIED_TLS = Reply(550, "5.7.30", "REQUIRETLS support required, and the server's certificate is not verified")
 
 
 class Outcome(NamedTuple):
@@ -108,6 +110,8 @@ class Transaction:
         """The MAIL command, with ``_rcpt_commands`` made. None when there is nothing to go on with: what the peer has said
         it cannot take is not sent."""
         extensions, options = self._conversation.extensions, self._delivery.envelope.options
+        if options.require_tls and not self._keeps_tls():
+            return None
         size, limit = content.size, self._conversation.max_size
         if limit and size > limit:  # RFC 1870 6.1
             text = f"message of {size} bytes exceeds the server's limit of {limit}"
@@ -122,12 +126,23 @@ class Transaction:
             sender, has_utf8 = _ascii_path(self._sender), False
             paths = [_ascii_path(recipient.address) for recipient in self._recipients]
         self._rcpt_commands = [b"RCPT TO:%b\r\n" % path for path in paths]
-        return b"MAIL FROM:%b%b%b%b\r\n" % (
+        return b"MAIL FROM:%b%b%b%b%b\r\n" % (
             sender,
             b" SIZE=%d" % size if "SIZE" in extensions else b"",
             b" BODY=8BITMIME" if "8BITMIME" in extensions and is_8bit(options, content) else b"",
             b" SMTPUTF8" if has_utf8 else b"",
+            b" REQUIRETLS" if options.require_tls else b"",
         )
+
+    def _keeps_tls(self) -> bool:
+        """Whether the peer may have what came with REQUIRETLS: known by its certificate, and bound to ask the same of the
+        next (RFC 8689 4.2.1)."""
+        conversation = self._conversation
+        is_bound = "REQUIRETLS" in conversation.extensions
+        if not (conversation.is_verified and is_bound):
+            self._give_all(Stage.MAIL, _NEEDS_VERIFIED_TLS if is_bound else _NEEDS_REQUIRETLS)
+            return False
+        return True
 
     def _fits_ascii(self, content: Content) -> bool:
         """For a peer without SMTPUTF8 (RFC 6531 3.2): what needs it gets a verdict that lets the next way try."""
