@@ -101,6 +101,7 @@ PAGE = {
     "chapter.direct.text": "Not in this version yet: `enabled` must be false.",
     "chapter.dkim": "DKIM",
     "chapter.dkim.text": "Not in this version yet: `enabled` must be false.",
+    "chapter.direct_domain": "An entry of directDelivery.domains",
     "chapter.dkim_key": "A further DKIM key",
     "chapter.delivery": "Delivery",
     "chapter.retry": "Retries",
@@ -172,6 +173,7 @@ CHAPTERS: Mapping[str, tuple[str, ...]] = {
     "rate": ("rateLimits.",),
     "storage": ("dataDir", "spool.", "logging."),
     "direct": ("directDelivery.", "dns."),
+    "direct_domain": ("directDelivery.domains[].",),
     "dkim": ("dkim.",),
     "dkim_key": ("dkim.keys[].",),
 }  # fmt: skip

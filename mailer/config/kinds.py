@@ -111,6 +111,22 @@ class DomainText(Text):
 
 
 @dataclass(frozen=True, slots=True)
+class PatternText(Text):
+    """Names of hosts or domains: one name, all names below one, or all there are."""
+
+    expected: str = 'domain name, "*." and a domain name for all names below it, or "*"'
+
+    def check(self, text: str) -> str:
+        if text == "*":
+            return text
+        star, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+        try:
+            return star + DomainText().check(name)
+        except Misfit:
+            raise Misfit(self.expected) from None
+
+
+@dataclass(frozen=True, slots=True)
 class EhloText(Text):
     """What EHLO takes: a domain name or an address literal (RFC 5321 4.1.1.1)."""
 

@@ -17,6 +17,7 @@ from mailer.config.kinds import (
     Network,
     NetworkText,
     PathText,
+    PatternText,
     Text,
 )
 from mailer.config.setting import required, section_list, setting
@@ -66,6 +67,38 @@ class TlsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DomainConfig:
+    """How the servers of some recipient domains are treated. What is not said here is left to the next entry that fits."""
+
+    domain: str = setting(
+        "domain", "", PatternText(), "Recipient domains it is for: `gmail.com`, `*.example.org` (all below it) or `*`.", "all"
+    )
+    mx: str = setting(
+        "mx",
+        "",
+        PatternText(),
+        "Mail servers it is for, by their names: `*.google.com`. All domains that they serve share `connections`.",
+        "all",
+    )
+    connections: int | None = setting(
+        "connections", None, SOME, "Most connections at once. Delivery begins with 2 and adds one for each success.", "10"
+    )
+    messages_per_connection: int | None = setting(
+        "messagesPerConnection", None, SOME, "Messages after which a connection is closed.", "100"
+    )
+    recipients_per_message: int | None = setting(
+        "recipientsPerMessage", None, SOME, "Most recipients in one conversation, within `batchSize`.", "100"
+    )
+    tls: str = setting(
+        "tls",
+        "",
+        Choice(("opportunistic", "required", "verified", "none")),
+        "`required`: never in clear text; `verified`: only to a server whose certificate proves its name.",
+        "`opportunistic`",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DirectDeliveryConfig:
     enabled: bool = setting("enabled", False, Flag(), "Deliver to the recipients' own mail servers. Not in this version yet.")
     ehlo_domain: str = setting("ehloDomain", "", EhloText(), "Name given in EHLO.", "`hostname`")
@@ -78,6 +111,11 @@ class DirectDeliveryConfig:
         "allowPrivate", False, Flag(), "A mail server may resolve to a loopback or private address (tests, intranets)."
     )
     ipv4_only: bool = setting("ipv4Only", False, Flag(), "Do not use IPv6.")
+    domains: tuple[DomainConfig, ...] = section_list(
+        "domains",
+        DomainConfig,
+        "Manners towards some domains or servers. After these come those built in for Gmail, Microsoft, Yahoo and QQ.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

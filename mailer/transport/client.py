@@ -34,6 +34,7 @@ class Conversation(smtplib.SMTP):
     """An SMTP conversation. ``timeout`` bounds each step, ``deadline`` (monotonic seconds) the whole.
 
     ``extensions``: the EHLO keywords in upper case; ``max_size``: the peer's SIZE, 0 when it states none.
+    ``peer``: the server's name and address, where whoever opened it wrote them down for the log.
     ``tls``: its version, empty in clear text; ``is_verified``: the certificate was checked and is the server's.
     ``needs_reset``: a transaction was begun and not ended. ``sent``: messages begun here. ``idle_since``: see the pool.
     """
@@ -44,6 +45,7 @@ class Conversation(smtplib.SMTP):
         self.deadline = math.inf
         self.extensions: frozenset[str] = frozenset()
         self.max_size = 0
+        self.peer = ""
         self.tls = ""
         self.is_verified = False
         self.needs_reset = False

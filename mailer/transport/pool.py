@@ -1,4 +1,4 @@
-"""The kept connections of one provider: idle ones wait here, in the order of their last use.
+"""The kept connections of one provider or domain: idle ones wait here, in the order of their last use.
 
 One lock guards the idle list and the counts; sockets are touched outside it. The pool never waits: when
 ``max_connections`` are in use, ``claim`` says so. It cannot fail otherwise.
@@ -21,10 +21,15 @@ connection now and then follows their DNS to another machine."""
 
 
 class Pool:
-    """Idle conversations, and how many are open in all. ``limit`` 0 is no limit."""
+    """Idle conversations, and how many are open in all. ``limit`` 0 is no limit.
 
-    def __init__(self, limit: int) -> None:
+    ``messages``: how many a connection is used for; whoever owns the pool may change it.
+    """
+
+    def __init__(self, limit: int, idle_seconds: float = IDLE_SECONDS, messages: int = MESSAGES_A_CONNECTION) -> None:
         self._limit = limit
+        self._idle_seconds = idle_seconds
+        self.messages = messages
         self._lock = threading.Lock()  # guards all below
         self._idle: deque[Conversation] = deque()  # the longest idle first
         self._in_use = 0
@@ -38,14 +43,19 @@ class Pool:
         with self._lock:
             return len(self._idle) + self._in_use
 
-    def claim(self) -> tuple[bool, Conversation | None]:
+    @property
+    def has_idle(self) -> bool:
+        with self._lock:
+            return bool(self._idle)
+
+    def claim(self, may_reuse: bool = True) -> tuple[bool, Conversation | None]:
         """Claim one connection, to be given up with ``end``: the last used of the idle ones that still stand, or None:
         open a new one. The first value is False when all are in use: then nothing is claimed."""
         with self._lock:
             if self._limit and self._in_use >= self._limit:
                 return False, None
             self._in_use += 1
-            conversation = self._idle.pop() if self._idle else None
+            conversation = self._idle.pop() if self._idle and may_reuse else None
         while conversation is not None and conversation.is_stale:
             conversation.close()
             with self._lock:
@@ -54,7 +64,7 @@ class Pool:
 
     def end(self, conversation: Conversation, now: float) -> None:
         """Give up a claim; the conversation is kept for later, or closed. ``now``: Unix seconds."""
-        keep = conversation.sock is not None and conversation.sent < MESSAGES_A_CONNECTION
+        keep = conversation.sock is not None and conversation.sent < self.messages
         conversation.idle_since = now
         with self._lock:
             self._in_use -= 1
@@ -68,7 +78,7 @@ class Pool:
         """Close what has been idle for too long. A clock set back makes everything look too long."""
         with self._lock:
             expired = []
-            while self._idle and not 0 <= now - self._idle[0].idle_since < IDLE_SECONDS:
+            while self._idle and not 0 <= now - self._idle[0].idle_since < self._idle_seconds:
                 expired.append(self._idle.popleft())
         for conversation in expired:
             conversation.leave()
