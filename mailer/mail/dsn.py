@@ -1,14 +1,16 @@
 """What the client asked about delivery reports: the DSN extension's parameters as values (RFC 3461).
 
-No threads, no locks, nothing that fails. Recipients are named by their address, since their place in the envelope
-changes when a file in ``emails/failed`` is edited. ``Options.dsn`` holds all of it as text, and is empty for nearly every
-message.
+No threads, no locks, nothing that fails; ``xtext`` says what the texts may hold. Recipients are named by their address,
+since their place in the envelope changes when a file in ``emails/failed`` is edited. ``Options.dsn`` holds all of it as
+text, and is empty for nearly every message.
 """
 
 from __future__ import annotations
 
 import json
 from typing import NamedTuple
+
+from mailer.mail.xtext import is_envelope_id, is_original, notify_of
 
 
 class Wish(NamedTuple):
@@ -56,9 +58,18 @@ class Dsn(NamedTuple):
 
     @classmethod
     def of_text(cls, text: str) -> Dsn:
-        """What ``to_text`` wrote. What cannot be read was asked by nobody: a hand has been at the file."""
+        """What ``to_text`` wrote. What cannot be read, or could not have been said to us, was asked by nobody: a hand has
+        been at the file, and what it wrote goes into commands and reports."""
         try:
             ret, envelope_id, wishes = json.loads(text) if text else ("", "", {})
-            return cls(str(ret), str(envelope_id), tuple((to, Wish(*map(str, wish))) for to, wish in wishes.items()))
+            return cls(
+                ret if ret in ("FULL", "HDRS") else "",
+                envelope_id if is_envelope_id(envelope_id) else "",
+                tuple((to, _checked(*wish)) for to, wish in wishes.items()),
+            )
         except (ValueError, TypeError, AttributeError, RecursionError):
             return cls()
+
+
+def _checked(notify: str, original: str) -> Wish:
+    return Wish(notify_of(notify), original if is_original(original) else "")
