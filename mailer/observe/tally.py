@@ -5,7 +5,7 @@ no allocation), which at ten thousand events a second is a hundredth of one proc
 and tie counts to threads that come and go. Nothing here raises or waits.
 
 Bounded: reasons are a fixed set, and names of ways come from the configuration alone; beyond ``MAX_PROVIDERS`` (a program
-that was reloaded with ever new names) they count as ``other``.
+that was reloaded with ever new names) they count as ``other``. All domains that mail goes to directly count as ``direct``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mailer.events import (
     MessageParked,
     SubmissionRefused,
 )
+from mailer.mail.outcome import DIRECT_PREFIX
 
 REFUSAL_REASONS = (
     "access",
@@ -39,6 +40,7 @@ REFUSAL_REASONS = (
 )
 RATE_LIMITED = "rate"
 OTHER = "other"
+DIRECT = "direct"
 MAX_PROVIDERS = 500
 
 ATTEMPT_OUTCOMES = ("delivered", "partial", "deferred", "refused")
@@ -175,6 +177,8 @@ class Tally:
         histogram.observe(event.seconds)
 
     def _provider(self, name: str) -> str:
+        if name.startswith(DIRECT_PREFIX):
+            name = DIRECT
         if name not in self._providers:
             if len(self._providers) >= MAX_PROVIDERS:
                 return OTHER

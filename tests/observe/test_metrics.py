@@ -124,6 +124,14 @@ def test_names_of_providers_are_bounded() -> None:
     assert len(rows) == MAX_PROVIDERS + 1
 
 
+def test_all_domains_of_direct_delivery_count_as_one() -> None:
+    domains = [f"direct:d{number}.test" for number in range(3)]
+    watched = Watched().tell(*(attempt(domain) for domain in domains), *(BreakerChanged(name, "open") for name in domains))
+    assert watched.value("mailer_attempts_total", provider="direct", outcome="delivered") == 3
+    assert watched.value("mailer_breaker_opened_total", provider="direct") == 3
+    assert b"d1.test" not in watched.metrics.exposition(openmetrics=False)[1]
+
+
 def test_provider_is_shown_as_it_stands() -> None:
     watched = Watched([STATUS]).tell(BreakerChanged("first", "open"), BreakerChanged("first", "probing"))
     assert watched.value("mailer_provider_breaker_state", provider="first", state="open") == 1
