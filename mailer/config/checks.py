@@ -11,6 +11,7 @@ from mailer.config.effective import is_reachable_from_outside
 from mailer.config.problems import Notes, shown_path
 from mailer.config.provider import is_loopback
 from mailer.config.schema import Config, OAuth2Config, ProviderConfig, TlsConfig
+from mailer.mail.outcome import DIRECT_PREFIX
 
 
 def check(config: Config, providers_place: str, notes: Notes) -> None:
@@ -84,6 +85,9 @@ def check_certificate(tls: TlsConfig, notes: Notes) -> None:
 
 
 def _check_provider(provider: ProviderConfig, place: str, notes: Notes) -> None:
+    if provider.name.startswith(DIRECT_PREFIX):
+        text = f"{provider.name} reads as a way of direct delivery: give the provider a name that does not begin so"
+        notes.problem(_key(place, "name"), text)
     if provider.ssl and provider.tls == "none":
         notes.problem(_key(place, "tls"), '"none" contradicts ssl: true')
     if provider.password and not provider.username:

@@ -144,3 +144,9 @@ def test_a_network_of_everyone_is_a_warning() -> None:
 
 def test_waits_that_cannot_grow_are_a_warning() -> None:
     assert any(line.startswith("retry.maxDelay: ") for line in loaded('{"retry": {"baseDelay": 100000}}').warnings)
+
+
+@pytest.mark.parametrize("given", [{"name": "direct:mx"}, {"host": "direct", "port": 25}])
+def test_a_provider_cannot_have_the_name_of_a_way_of_direct_delivery(given: dict[str, object]) -> None:
+    (problem,) = problems(of_provider(**given))
+    assert problem.startswith("forwardProviders[0].name: direct:")
