@@ -33,7 +33,7 @@ class Upstream:
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or Behaviour()
         family = socket.AF_INET6 if ":" in self.behaviour.host else socket.AF_INET
-        self._listener = socket.create_server((self.behaviour.host, 0), family=family, backlog=256)
+        self._listener = socket.create_server((self.behaviour.host, self.behaviour.port), family=family, backlog=256)
         self.host = self.behaviour.host
         self.port: int = self._listener.getsockname()[1]
         self.released = threading.Event()

@@ -71,4 +71,5 @@ class Behaviour:
     login: Login | None = None
     lenient: bool = False
     host: str = "127.0.0.1"
+    port: int = 0
     announce: tuple[str, ...] = field(default=())
