@@ -76,7 +76,7 @@ def stamp(content: bytes, trace: Trace) -> bytes:
     date = format_date(trace.at)
     parts = [_received(trace, date)]
     if not block.counts[b"message-id"]:
-        parts.append(f"Message-ID: <{trace.id}@{_own_name(trace.hostname)}>\r\n".encode())
+        parts.append(f"Message-ID: <{trace.id}@{own_name(trace.hostname)}>\r\n".encode())
     if not block.counts[b"date"]:
         parts.append(f"Date: {date}\r\n".encode())
     at = 0
@@ -153,7 +153,7 @@ def _received(trace: Trace, date: str) -> bytes:
     recipient = f"\r\n\tfor <{trace.recipient.text}>" if trace.recipient is not None else ""
     return (
         f"Received: from {origin}\r\n"
-        f"\tby {_own_name(trace.hostname)} with {trace.protocol} id {trace.id}{recipient};\r\n"
+        f"\tby {own_name(trace.hostname)} with {trace.protocol} id {trace.id}{recipient};\r\n"
         f"\t{date}\r\n"
     ).encode()
 
@@ -166,7 +166,8 @@ def _origin(name: str, address: str) -> str:
 
 
 @functools.lru_cache(4)
-def _own_name(hostname: str) -> str:
+def own_name(hostname: str) -> str:
+    """``hostname`` as it may stand in a header."""
     return _safe_name(hostname, "localhost")
 
 
