@@ -1,0 +1,315 @@
+"""A nameserver on loopback, UDP and TCP on one port: real DNS messages for tests, and every trouble that DNS can make.
+
+    with Nameserver({"example.test": {"MX": "10 mx.example.test"}, "mx.example.test": {"A": "127.0.0.1"}}) as nameserver:
+        nameserver.add("example.test", "TXT", '"v=spf1 -all"')
+        nameserver.refuse("slow.test")              # SERVFAIL; "*" is every name
+        Dns([nameserver.address]).mx("example.test")
+        assert nameserver.count("example.test", "MX") == 1
+
+Names need no dot at their end; record data is written as in a zone file. A name that has no records, and none below it, does
+not exist. One thread serves; one condition guards the records, the troubles and what was asked. ``close`` ends the thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import dns.zone
+from dns.rdatatype import RdataType
+
+WAIT_SECONDS = 20.0
+"""How long a wait for a question may take before the test fails: generous, because the machine is shared."""
+
+EVERY_NAME = "*"
+TTL = 300
+NEGATIVE_TTL = 60
+
+Records = Mapping[str, Mapping[str, str | Sequence[str]]]
+Forge = Callable[[dns.message.Message], Sequence[bytes]]
+_Key = tuple[dns.name.Name, RdataType, RdataType]  # name, type, and for RRSIG the type that it covers
+
+
+class Question(NamedTuple):
+    name: str
+    kind: str
+    transport: str  # "udp" or "tcp"
+
+
+class _Trouble(NamedTuple):
+    """``what``: an RCODE's name, ``swallow``, ``truncate``, ``hold`` or ``forge``."""
+
+    what: str
+    forge: Forge | None = None
+
+
+class Nameserver:
+    """``address`` is ``127.0.0.1:port``, as ``dns.nameservers`` takes it. ``vouches``: set AD in every answer, as a validating
+    resolver does (unbound.py has a real one). ``knows_edns``: False for a server from before EDNS."""
+
+    def __init__(self, records: Records | None = None, *, vouches: bool = False, knows_edns: bool = True) -> None:
+        self.vouches = vouches
+        self.knows_edns = knows_edns
+        self._tcp, self._udp = _pair_of_sockets()
+        self.host, self.port = self._udp.getsockname()
+        self.address = f"{self.host}:{self.port}"
+        self._changed = threading.Condition()  # guards all below
+        self._rrsets: dict[_Key, dns.rrset.RRset] = {}
+        self._troubles: dict[str, _Trouble] = {}
+        self._asked: list[Question] = []
+        self._held: list[tuple[dns.message.QueryMessage, tuple[str, int]]] = []
+        self._kept_open: list[socket.socket] = []
+        for name, kinds in (records or {}).items():
+            for kind, data in kinds.items():
+                self.add(name, kind, *([data] if isinstance(data, str) else data))
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name="nameserver", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Nameserver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Nameserver({self.address}, records={len(self._rrsets)}, asked={len(self._asked)})"
+
+    # what a test says
+
+    def add(self, name: str, kind: str, *data: str, ttl: int = TTL) -> None:
+        """Records of one name and type, beside those that are there."""
+        added = dns.rrset.from_text_list(_name(name), ttl, "IN", kind, data, origin=dns.name.root, relativize=False)
+        with self._changed:
+            rrset = self._rrsets.setdefault((added.name, added.rdtype, added.covers), added)
+            for record in added:
+                rrset.add(record)
+
+    def remove(self, name: str, kind: str = "") -> None:
+        """Forget the records of a name, or those of one type."""
+        with self._changed:
+            for key in list(self._rrsets):
+                if key[0] == _name(name) and kind in ("", key[1].name):
+                    del self._rrsets[key]
+
+    def load(self, zone: dns.zone.Zone) -> None:
+        """All records of a zone, its signatures too; what was known of names in it is forgotten."""
+        assert zone.origin is not None
+        loaded = {}
+        for name, rdataset in zone.iterate_rdatasets():
+            rrset = dns.rrset.from_rdata_list(name.derelativize(zone.origin), rdataset.ttl, list(rdataset))
+            loaded[rrset.name, rdataset.rdtype, rdataset.covers] = rrset
+        with self._changed:
+            for key in list(self._rrsets):
+                if key[0].is_subdomain(zone.origin):
+                    del self._rrsets[key]
+            self._rrsets.update(loaded)
+
+    def refuse(self, name: str, rcode: str = "SERVFAIL") -> None:
+        self._trouble(name, _Trouble(rcode))
+
+    def swallow(self, name: str) -> None:
+        """Never answer."""
+        self._trouble(name, _Trouble("swallow"))
+
+    def truncate(self, name: str) -> None:
+        """Answer over UDP that the answer is too long for it."""
+        self._trouble(name, _Trouble("truncate"))
+
+    def hold(self, name: str) -> None:
+        """Keep answers over UDP back until ``release``."""
+        self._trouble(name, _Trouble("hold"))
+
+    def forge(self, name: str, forge: Forge) -> None:
+        """Send these bytes: each item a datagram, over TCP a message each."""
+        self._trouble(name, _Trouble("forge", forge))
+
+    def heal(self, name: str) -> None:
+        """No more trouble with ``name``."""
+        with self._changed:
+            self._troubles.pop(name.lower(), None)
+
+    def release(self) -> None:
+        """Give the answers that were held back, and hold none from now on."""
+        with self._changed:
+            held, self._held = self._held, []
+            self._troubles = {name: trouble for name, trouble in self._troubles.items() if trouble.what != "hold"}
+        for query, peer in held:
+            self._udp.sendto(self._fitted(query, self.response(query)), peer)
+
+    def close(self) -> None:
+        self._stop.close()
+        self._thread.join(WAIT_SECONDS)
+        for connection in (self._udp, self._tcp, self._stopped, *self._kept_open):
+            connection.close()
+
+    # what a test asks
+
+    @property
+    def asked(self) -> list[Question]:
+        """Every question, in order."""
+        with self._changed:
+            return list(self._asked)
+
+    def count(self, name: str = "", kind: str = "", transport: str = "") -> int:
+        """How many questions there were; for a name, a type, over a transport, or all."""
+        wanted = (name.lower(), kind, transport)
+        return sum(all(w in ("", q) for w, q in zip(wanted, question, strict=True)) for question in self.asked)
+
+    def wait_for(self, count: int, name: str = "", kind: str = "") -> None:
+        """Wait until there were so many questions."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.count(name, kind) >= count, WAIT_SECONDS):
+                raise AssertionError(f"not asked {count} times for {name} {kind}: {self._asked[-10:]}")
+
+    # the server's side
+
+    def _trouble(self, name: str, trouble: _Trouble) -> None:
+        with self._changed:
+            self._troubles[name.lower()] = trouble
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for waited in (self._udp, self._tcp, self._stopped):
+                selector.register(waited, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is self._stopped:
+                        return
+                    with contextlib.suppress(OSError):  # whoever asked has gone
+                        self._serve_datagram() if key.fileobj is self._udp else self._serve_connection()
+
+    def _serve_datagram(self) -> None:
+        wire, peer = self._udp.recvfrom(65_535)
+        query, trouble = self._hear(wire, "udp")
+        if trouble.what == "hold":
+            with self._changed:
+                self._held.append((query, peer))
+        elif trouble.forge is not None:
+            for forged in trouble.forge(query):
+                self._udp.sendto(forged, peer)
+        elif trouble.what == "truncate":
+            self._udp.sendto(_truncated(query), peer)
+        elif trouble.what != "swallow":
+            self._udp.sendto(self._fitted(query, self._troubled(query, trouble)), peer)
+
+    def _serve_connection(self) -> None:
+        connection, _ = self._tcp.accept()
+        connection.settimeout(WAIT_SECONDS)
+        with connection.makefile("rb") as stream:
+            wire = stream.read(int.from_bytes(stream.read(2), "big"))
+        query, trouble = self._hear(wire, "tcp")
+        if trouble.what == "swallow":
+            self._kept_open.append(connection)
+            return
+        wires = trouble.forge(query) if trouble.forge is not None else [self._troubled(query, trouble).to_wire(max_size=65_535)]
+        with connection:
+            for wire in wires:
+                connection.sendall(len(wire).to_bytes(2, "big") + wire)
+
+    def _hear(self, wire: bytes, transport: str) -> tuple[dns.message.QueryMessage, _Trouble]:
+        query = dns.message.from_wire(wire)
+        assert isinstance(query, dns.message.QueryMessage)
+        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        with self._changed:
+            self._asked.append(Question(name, query.question[0].rdtype.name, transport))
+            trouble = self._troubles.get(name) or self._troubles.get(EVERY_NAME) or _Trouble("")
+            self._changed.notify_all()  # before the answer: who waits for a question may change what it gets
+        if not self.knows_edns and query.edns >= 0:
+            trouble = _Trouble("FORMERR")
+        return query, trouble
+
+    def _troubled(self, query: dns.message.QueryMessage, trouble: _Trouble) -> dns.message.Message:
+        if trouble.what not in ("", "truncate", "hold"):
+            response = dns.message.make_response(query, recursion_available=True)
+            response.set_rcode(dns.rcode.from_text(trouble.what))
+            if trouble.what == "FORMERR":
+                response.use_edns(False)
+            return response
+        return self.response(query)
+
+    def _fitted(self, query: dns.message.QueryMessage, response: dns.message.Message) -> bytes:
+        limit = query.payload if query.edns >= 0 else 512
+        try:
+            return response.to_wire(max_size=max(512, limit))
+        except dns.exception.TooBig:
+            return _truncated(query)
+
+    def response(self, query: dns.message.QueryMessage) -> dns.message.Message:
+        """What the records say."""
+        response = dns.message.make_response(query, recursion_available=True)
+        if self.vouches:
+            response.flags |= dns.flags.AD
+        signed = bool(query.ednsflags & dns.flags.DO)
+        name, kind = query.question[0].name.canonicalize(), query.question[0].rdtype
+        with self._changed:
+            while (alias := self._rrsets.get((name, RdataType.CNAME, RdataType.NONE))) and kind is not RdataType.CNAME:
+                self._put(response.answer, alias, signed)
+                name = alias[0].target.canonicalize()
+                if len(response.answer) > 20:  # a circle
+                    return response
+            found = self._rrsets.get((name, kind, RdataType.NONE))
+            if found is not None:
+                self._put(response.answer, found, signed)
+                return response
+            exists = any(key[0].is_subdomain(name) for key in self._rrsets)
+            if not exists:
+                response.set_rcode(dns.rcode.NXDOMAIN)
+            self._deny(response, name, exists, signed)
+        return response
+
+    def _deny(self, response: dns.message.Message, name: dns.name.Name, exists: bool, signed: bool) -> None:
+        """SOA (RFC 2308 3), and in a signed zone the proof that there is nothing (RFC 4035 3.1.3)."""
+        zones = [key[0] for key in self._rrsets if key[1] is RdataType.SOA and name.is_subdomain(key[0])]
+        if not zones:
+            data = f"ns.invalid. nobody.invalid. 1 60 60 60 {NEGATIVE_TTL}"
+            response.authority.append(dns.rrset.from_text(dns.name.Name(name.labels[-2:]), TTL, "IN", "SOA", data))
+            return
+        apex = max(zones, key=len)
+        self._put(response.authority, self._rrsets[apex, RdataType.SOA, RdataType.NONE], signed)
+        if signed:
+            chain = sorted(key[0] for key in self._rrsets if key[1] is RdataType.NSEC and key[0].is_subdomain(apex))
+            denied = [name] if exists else [name, dns.name.from_text("*", name.parent())]
+            for owner in {max((owner for owner in chain if owner <= each), default=apex) for each in denied} & set(chain):
+                self._put(response.authority, self._rrsets[owner, RdataType.NSEC, RdataType.NONE], signed)
+
+    def _put(self, section: list[dns.rrset.RRset], rrset: dns.rrset.RRset, signed: bool) -> None:
+        section.append(rrset)
+        signature = self._rrsets.get((rrset.name, RdataType.RRSIG, rrset.rdtype))
+        if signed and signature is not None:
+            section.append(signature)
+
+
+def _name(text: str) -> dns.name.Name:
+    return dns.name.from_text(text).canonicalize()
+
+
+def _truncated(query: dns.message.QueryMessage) -> bytes:
+    response = dns.message.make_response(query, recursion_available=True)
+    response.flags |= dns.flags.TC
+    return response.to_wire()
+
+
+def _pair_of_sockets() -> tuple[socket.socket, socket.socket]:
+    """TCP and UDP on one port that is free for both."""
+    while True:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+            continue
+        return tcp, udp
