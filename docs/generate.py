@@ -100,7 +100,10 @@ PAGE = {
     "chapter.direct": "Direct delivery",
     "chapter.direct.text": "Not in this version yet: `enabled` must be false.",
     "chapter.dkim": "DKIM",
-    "chapter.dkim.text": "Not in this version yet: `enabled` must be false.",
+    "chapter.dkim.text": (
+        "`mailer dkim generate --domain example.com` makes a key and prints its DNS record; `mailer dkim check` compares both. "
+        "A key that is missing or cannot be used stops the start."
+    ),
     "chapter.direct_domain": "An entry of directDelivery.domains",
     "chapter.dkim_key": "A further DKIM key",
     "chapter.delivery": "Delivery",

@@ -10,8 +10,12 @@ import ssl
 from mailer.config.effective import is_reachable_from_outside
 from mailer.config.problems import Notes, shown_path
 from mailer.config.provider import is_loopback
-from mailer.config.schema import Config, OAuth2Config, ProviderConfig, TlsConfig
+from mailer.config.schema import Config, DkimConfig, OAuth2Config, ProviderConfig, TlsConfig
 from mailer.mail.outcome import DIRECT_PREFIX
+
+MAX_SIGNING_DOMAIN_CHARS = 67
+"""A signature's lines are folded at 72 characters, and ``d=`` may not be folded within (RFC 6376 3.5)."""
+_CHANGED_ON_THE_WAY = frozenset({"return-path", "received", "bcc", "resent-bcc", "comments", "keywords"})  # RFC 6376 5.4.1
 
 
 def check(config: Config, providers_place: str, notes: Notes) -> None:
@@ -20,6 +24,7 @@ def check(config: Config, providers_place: str, notes: Notes) -> None:
     ``providers_place``: where the list of providers was given; empty for the one provider of the older keys.
     """
     _check_not_built(config, notes)
+    _check_dkim(config.dkim, notes)
     _check_login(config, notes)
     _check_ports(config, notes)
     check_certificate(config.tls, notes)
@@ -33,8 +38,26 @@ def check(config: Config, providers_place: str, notes: Notes) -> None:
 def _check_not_built(config: Config, notes: Notes) -> None:
     if config.direct_delivery.enabled:
         notes.problem("directDelivery.enabled", "this version cannot do it yet: set it to false and use forwardProviders")
-    if config.dkim.enabled:
-        notes.problem("dkim.enabled", "this version cannot sign with DKIM yet: set it to false")
+
+
+def _check_dkim(dkim: DkimConfig, notes: Notes) -> None:
+    """What can be said of signing without its keys, which are read when they are needed (signing/)."""
+    if not dkim.enabled:
+        return
+    if not dkim.all_keys:
+        notes.problem("dkim.domain", "is needed: the domain that signs, and whose DNS holds the public key")
+    seen: set[tuple[str, str]] = set()
+    for place, key in dkim.all_keys:
+        if len(key.domain) > MAX_SIGNING_DOMAIN_CHARS:
+            notes.problem(f"{place}.domain", f"is longer than {MAX_SIGNING_DOMAIN_CHARS} characters, so it cannot sign")
+        if (key.domain, key.selector) in seen:
+            notes.problem(f"{place}.selector", f"{key.domain} has a key with the selector {key.selector} before it")
+        seen.add((key.domain, key.selector))
+        for name in key.headers_to_sign:
+            if name.lower() == "dkim-signature":  # RFC 6376 5.4: a signature added later would break this one
+                notes.problem(f"{place}.headersToSign", f"{name} cannot be signed")
+            elif name.lower() in _CHANGED_ON_THE_WAY:
+                notes.warning(f"{place}.headersToSign", f"{name} changes on the way, which breaks the signature: take it out")
 
 
 def _check_login(config: Config, notes: Notes) -> None:

@@ -18,6 +18,8 @@ MAX_INTEGER = 2**31 - 1  # 68 years in seconds, 2 GiB in bytes: no time-out or s
 MAX_TEXT_CHARS = 4096  # the longest path; addresses and names are shorter
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _HOST_NAME = re.compile(r"(?!-)[\w.-]{1,253}")  # with underscores: names of containers have them
+_SELECTOR = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,61}[a-z0-9_])?")
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,60}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # lone surrogates too: they cannot be written anywhere
 _NOT_IN_SECRET = re.compile(r"[\x00\r\n\ud800-\udfff]")  # RFC 4616 2: no NUL; a line break is a file of more than the secret
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -27,6 +29,11 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 def is_secret_text(text: str) -> bool:
     """Whether ``text`` can be a password: one line of characters that can be sent."""
     return _NOT_IN_SECRET.search(text) is None
+
+
+def is_selector(text: str) -> bool:
+    """Whether ``text`` is a DKIM selector as it is kept here: in lower case."""
+    return _SELECTOR.fullmatch(text) is not None and ".." not in text
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -124,6 +131,30 @@ class PatternText(Text):
             return star + DomainText().check(name)
         except Misfit:
             raise Misfit(self.expected) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SelectorText(Text):
+    """A DKIM selector: labels of the DNS record's name, and part of the name of the key's file (RFC 6376 3.1)."""
+
+    expected: str = "DKIM selector: letters, digits, dots, - and _"
+
+    def check(self, text: str) -> str:
+        if not is_selector(text.lower()):
+            raise Misfit(self.expected)
+        return text.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldNameText(Text):
+    """The name of a header field (RFC 5322 3.6.8), of a length that can be folded."""
+
+    expected: str = "name of a header field"
+
+    def check(self, text: str) -> str:
+        if _FIELD_NAME.fullmatch(text) is None:
+            raise Misfit(self.expected)
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from mailer.config.kinds import (
     Choice,
     DomainText,
     EhloText,
+    FieldNameText,
     Flag,
     Integer,
     NameserverText,
@@ -18,7 +19,7 @@ from mailer.config.kinds import (
     NetworkText,
     PathText,
     PatternText,
-    Text,
+    SelectorText,
 )
 from mailer.config.setting import required, section_list, setting
 
@@ -128,35 +129,55 @@ class DnsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DkimKeyConfig:
-    """A key for messages whose From domain is ``domain`` or below it."""
+    """A key for messages whose From domain is ``domain`` or below it; a further one of ``dkim.domain`` signs every message."""
 
     domain: str = required("domain", DomainText(), "Signs messages whose From domain is this one or below it.")
-    selector: str = setting("selector", "mail", Text(), "Selector of the DNS record with the public key.")
+    selector: str = setting("selector", "mail", SelectorText(), "Selector of the DNS record with the public key.")
     private_key_path: str = setting(
         "privateKeyPath", "", PathText(), "Private key (PEM).", "`keys/<domain>/<selector>.private`"
     )
-    headers_to_sign: tuple[str, ...] = setting("headersToSign", HEADERS_TO_SIGN, Text(), "Header fields that are signed.")
+    headers_to_sign: tuple[str, ...] = setting(
+        "headersToSign", HEADERS_TO_SIGN, FieldNameText(), "Header fields that are signed where they occur; From always is."
+    )
     signature_expiry: int = setting("signatureExpiry", WEEK_SECONDS, SECONDS, "The signature is valid for so long; 0: for ever.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DkimConfig:
-    enabled: bool = setting("enabled", False, Flag(), "Sign every message (RFC 6376). Not in this version yet.")
+    enabled: bool = setting("enabled", False, Flag(), "Sign messages (RFC 6376) with keys from `mailer dkim generate`.")
     domain: str = setting(
         "domain", "", DomainText(), "The domain that signs every message.", "the domain of `defaultUsername`"
     )
-    selector: str = setting("selector", "mail", Text(), "Selector of the DNS record with the public key.")
+    selector: str = setting("selector", "mail", SelectorText(), "Selector of the DNS record with the public key.")
     private_key_path: str = setting(
         "privateKeyPath", "", PathText(), "Private key (PEM).", "`keys/<domain>/<selector>.private`"
     )
-    headers_to_sign: tuple[str, ...] = setting("headersToSign", HEADERS_TO_SIGN, Text(), "Header fields that are signed.")
+    headers_to_sign: tuple[str, ...] = setting(
+        "headersToSign", HEADERS_TO_SIGN, FieldNameText(), "Header fields that are signed where they occur; From always is."
+    )
     signature_expiry: int = setting("signatureExpiry", WEEK_SECONDS, SECONDS, "The signature is valid for so long; 0: for ever.")
     keys: tuple[DkimKeyConfig, ...] = section_list(
-        "keys", DkimKeyConfig, "Further keys, for messages whose From domain is at or under theirs."
+        "keys",
+        DkimKeyConfig,
+        "Further keys, for messages whose From domain is at or under theirs. Another key of `dkim.domain`, such as an "
+        "Ed25519 one beside RSA, signs every message too.",
     )
     on_error: str = setting(
         "onError", "defer", Choice(("defer", "send")), "When a message cannot be signed: keep it for later, or send it unsigned."
     )
+
+    @property
+    def all_keys(self) -> tuple[tuple[str, DkimKeyConfig], ...]:
+        """Every key with its place in the configuration, that of ``domain`` first."""
+        own = DkimKeyConfig(
+            domain=self.domain,
+            selector=self.selector,
+            private_key_path=self.private_key_path,
+            headers_to_sign=self.headers_to_sign,
+            signature_expiry=self.signature_expiry,
+        )
+        further = tuple((f"dkim.keys[{position}]", key) for position, key in enumerate(self.keys))
+        return (("dkim", own), *further) if self.domain else further
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,10 +22,43 @@ def of_provider(**values: object) -> str:
 
 
 def test_what_is_not_built_yet_is_an_error_that_says_so() -> None:
-    assert problems('{"dkim": {"enabled": true}, "directDelivery": {"enabled": true}}') == [
+    assert problems('{"directDelivery": {"enabled": true}}') == [
         "directDelivery.enabled: this version cannot do it yet: set it to false and use forwardProviders",
-        "dkim.enabled: this version cannot sign with DKIM yet: set it to false",
     ]
+
+
+def of_dkim(**dkim: object) -> str:
+    return json.dumps({"dkim": {"enabled": True} | dkim})
+
+
+def test_signing_needs_a_domain_whose_name_a_signature_can_hold() -> None:
+    assert problems(of_dkim()) == ["dkim.domain: is needed: the domain that signs, and whose DNS holds the public key"]
+    assert problems(of_dkim(domain="a." + "b" * 60 + ".example")) == [
+        "dkim.domain: is longer than 67 characters, so it cannot sign"
+    ]
+    assert loaded(of_dkim(keys=[{"domain": "b.example"}])).config.dkim.domain == ""
+
+
+def test_two_keys_with_one_selector_are_an_error_and_two_selectors_of_a_domain_are_not() -> None:
+    keys = [{"domain": "a.example", "selector": "Ed"}, {"domain": "a.example", "selector": "ed"}]
+    assert problems(of_dkim(keys=keys)) == ["dkim.keys[1].selector: a.example has a key with the selector ed before it"]
+    assert len(loaded(of_dkim(domain="a.example", keys=keys[:1])).config.dkim.keys) == 1
+
+
+@pytest.mark.parametrize("selector", ["a;b", "../x", "a..b", "-", "x" * 64, "é"])
+def test_what_is_no_selector_is_refused(selector: str) -> None:
+    (problem,) = problems(of_dkim(domain="a.example", selector=selector))
+    assert problem.startswith("dkim.selector: expected DKIM selector")
+
+
+def test_a_header_field_that_changes_on_the_way_should_not_be_signed() -> None:
+    warnings = loaded(of_dkim(domain="a.example", headersToSign=["From", "Received"])).warnings
+    assert "dkim.headersToSign: Received changes on the way, which breaks the signature: take it out" in warnings
+    assert problems(of_dkim(domain="a.example", headersToSign=["dkim-signature"])) == [
+        "dkim.headersToSign: dkim-signature cannot be signed"
+    ]
+    (problem,) = problems(of_dkim(domain="a.example", headersToSign=["To:"]))
+    assert problem.startswith("dkim.headersToSign[0]: expected name of a header field")
 
 
 def test_a_certificate_and_its_key_load(tmp_path: Path) -> None:

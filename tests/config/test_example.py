@@ -12,7 +12,7 @@ from tests.config.conftest import make_certificate
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "config.example.json"
 COMMENTED = re.compile(r"^( *)// ?", re.MULTILINE)
-NOT_BUILT = ("directDelivery", "dkim")
+NOT_BUILT = ("directDelivery",)
 ENVIRON = {"LOGIN_PASSWORD": "one", "GMAIL_APP_PASSWORD": "two", "MICROSOFT_CLIENT_SECRET": "three"}
 
 

@@ -27,7 +27,7 @@ def test_all_problems_are_listed_at_once() -> None:
                "tls": {"certFile": "a"}, "dkim": {"enabled": true}, "retry": {"maxAge": 1.5}}"""
     assert sorted(problems(text)) == [
         'bareNewlines: expected "normalize" or "reject", got "keep"',
-        "dkim.enabled: this version cannot sign with DKIM yet: set it to false",
+        "dkim.domain: is needed: the domain that signs, and whose DNS holds the public key",
         'enableHealthCheck: expected true or false, got "yes"',
         "forwardProviders[0].host: missing: it is required",
         "forwardProviders[1]: expected object, got a number",
