@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mailer.mail import xtext
 from mailer.mail.address import NULL_SENDER, Address
 from mailer.mail.content import Content, MemoryContent
 from mailer.mail.dsn import Dsn
@@ -37,9 +38,6 @@ _MAX_TEXT_CHARS = 500  # of a server's text in a field, so that no line is near 
 _WIDTH = 76  # columns of the fields for programs
 
 _MESSAGE_ID = re.compile(rb"<[!-;=?-~]{1,900}>")
-_XTEXT = re.compile(r"\+([0-9A-F]{2})")  # RFC 3461 4
-_UNICODE_POINT = re.compile(r"\\x\{(1?[0-9A-F]{1,5})\}")  # RFC 6533 3, EmbeddedUnicodeChar
-_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 
 class Action(enum.Enum):
@@ -239,7 +237,7 @@ def _status(report: Report, is_global: bool) -> _Part:
 def _of_message(report: Report, dsn: Dsn) -> list[str]:
     envelope = report.envelope
     lines = [f"Reporting-MTA: dns; {own_name(report.hostname)}"]
-    envelope_id = _from_xtext(dsn.envelope_id)
+    envelope_id = _clean(xtext.decode(dsn.envelope_id)).strip()
     if envelope_id:
         lines.insert(0, f"Original-Envelope-Id: {envelope_id}")
     peer = _literal(envelope.options.client)
@@ -285,17 +283,10 @@ def status_of(action: Action, reply: Reply | None) -> str:
 
 
 def _original_recipient(original: str, is_global: bool) -> list[str]:
-    kind, _, address = original.partition(";")
-    address = _from_xtext(address)
-    if is_global and kind.lower() == "utf-8":
-        address = _clean(_UNICODE_POINT.sub(lambda point: chr(int(point[1], 16)), address))
-    if not address or _ADDRESS_TYPE.fullmatch(kind) is None:
-        return []
-    return [f"Original-Recipient: {kind}; {address}"]
-
-
-def _from_xtext(text: str) -> str:
-    return _clean(_XTEXT.sub(lambda escape: chr(int(escape[1], 16)), text)[:_MAX_TEXT_CHARS]).strip()
+    """In the global form as people write it; else code points stand for what is beyond ASCII (RFC 6533 3)."""
+    plain = xtext.plain_original(original)
+    kind, _, address = (plain if is_global else xtext.ascii_original(plain)).partition(";")
+    return [f"Original-Recipient: {kind}; {_clean(address)}"]
 
 
 def _literal(client: str) -> str:

@@ -154,6 +154,12 @@ def test_addresses_beyond_ascii_stand_as_they_are_in_the_global_forms() -> None:
     assert "Original-Recipient: utf-8; 用户@example.org\r\nFinal-Recipient: utf-8; 用户@例子.example".encode() in data_of(report)
 
 
+def test_an_original_address_beyond_ascii_has_its_code_points_in_a_report_in_ascii() -> None:
+    dsn = Dsn(wishes=(("b@example.org", Wish("", "utf-8;\\x{7528}@example.org")),)).to_text()
+    report = report_of(recipient(0, "b@example.org"), dsn=dsn)
+    assert ("Original-Recipient", "utf-8; \\x{7528}@example.org") in fields_of(report)[1]
+
+
 def test_a_peer_without_8bitmime_gets_the_global_parts_encoded() -> None:
     report = report_of(recipient(0, "用户@例子.example"), content="Subject: 你好\r\n\r\n".encode(), smtputf8=True)
     recoded = recode(compose(report)[1], Form(seven_bit=True))
