@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 
 from mailer.mail.outcome import Reply, Stage
+from mailer.transport.dial import SocketAddress, connect
 from mailer.transport.faults import FOREIGN, Fault, lost, nonsense
 from mailer.transport.wire import ReplyReader
 from mailer.waits import STEP_SECONDS, bound_waits, rounded
@@ -26,8 +27,6 @@ LATE_REPLY_SECONDS = 2.0
 
 FAREWELL_SECONDS = 0.5
 """How long to wait for the reply to QUIT: without it, closing looks like a reset to the server."""
-
-SocketAddress = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
 
 class Conversation(smtplib.SMTP):
@@ -64,28 +63,15 @@ class Conversation(smtplib.SMTP):
     # set-up
 
     def dial(self, addresses: Sequence[SocketAddress]) -> None:
-        """Connect to the first address that answers; each gets an equal share of the time left, so that one which
-        swallows packets (a broken IPv6 route) leaves some to the next. Raises OSError of the last."""
+        """Connect to the first address that answers (dial.py). Raises OSError."""
         self.stage = Stage.CONNECT
         self.tls = ""
         self.is_verified = False
         self._replies = ReplyReader(self._receive)
         self._step_ends = 0.0
-        error: OSError = OSError("host has no address")
-        for position, (family, address) in enumerate(addresses):
-            share = self._remaining() / (len(addresses) - position)
-            connection = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                connection.settimeout(share)
-                connection.connect(address)
-            except OSError as refused:
-                connection.close()
-                error = refused
-                continue
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # every write of ours waits for an answer
-            self._use(connection)
-            return
-        raise error
+        connection = connect(addresses, self._remaining())
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # every write of ours waits for an answer
+        self._use(connection)
 
     def greet(self) -> None:
         """The greeting, then EHLO. Raises Fault unless both are accepted."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mailer.config.sections import DirectDeliveryConfig
 from mailer.mail.outcome import Reply, Stage, Verdict
-from mailer.transport.client import SocketAddress
+from mailer.transport.dial import SocketAddress
 from mailer.transport.dns import Answer, Dns, Status
 from mailer.transport.places import A_PUBLIC_IPV6, IpAddress, can_reach, is_here, is_public, parse_ip
 

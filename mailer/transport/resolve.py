@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from mailer.transport.client import SocketAddress
+from mailer.transport.dial import SocketAddress
 
 MAX_ADDRESSES = 8  # tried of one host
 Lookup = Callable[[str, int], Sequence[SocketAddress]]

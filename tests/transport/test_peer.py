@@ -13,7 +13,7 @@ import pytest
 from mailer.config.problems import ConfigError
 from mailer.config.schema import Secret
 from mailer.mail.outcome import Reply, Stage, Verdict
-from mailer.transport.client import SocketAddress
+from mailer.transport.dial import SocketAddress
 from mailer.transport.peer import Surroundings
 from mailer.transport.provider import Provider
 from mailer.transport.resolve import Resolver

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from mailer.transport.client import SocketAddress
+from mailer.transport.dial import SocketAddress
 from mailer.transport.resolve import MAX_ADDRESSES, Resolver, system_lookup
 
 HERE: SocketAddress = (socket.AF_INET, ("127.0.0.1", 25))
