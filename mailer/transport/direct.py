@@ -72,7 +72,7 @@ class DirectDelivery:
         self._sites: dict[str, Site] = {}  # by name: as many as there are rules
         self._config = config
         self._dns = Dns(config.dns.nameservers, config.dns.timeout)
-        self._policies = Policies(config, self._dns, surroundings.trust_store, surroundings.clock)
+        self.policies = Policies(config, self._dns, surroundings.trust_store, surroundings.clock)
         self._means = self._means_of(config)
 
     def __repr__(self) -> str:
@@ -83,9 +83,7 @@ class DirectDelivery:
         """Take on a configuration. Destinations keep their breakers and connections."""
         if config.dns != self._config.dns:
             self._dns = Dns(config.dns.nameservers, config.dns.timeout)
-            self._policies = Policies(config, self._dns, self._surroundings.trust_store, self._surroundings.clock)
-        else:
-            self._policies.configure(config)
+        self.policies.configure(config, self._dns)
         self._config = config
         means = self._means_of(config)
         with self._lock:
@@ -99,7 +97,7 @@ class DirectDelivery:
             hostname=direct.ehlo_domain or config.hostname,
             book=Book(direct.domains),
             routes=RouteFinder(self._dns, direct, self._surroundings.listens_on, random.Random()),  # noqa: S311 - no secret
-            policies=self._policies,
+            policies=self.policies,
             clock=self._surroundings.clock,
             hub=self._hub,
             site_of=self._site_of,

@@ -18,11 +18,13 @@ TrustStore = Callable[[], Path]
 
 
 class Policy(enum.Enum):
-    """What TLS a connection must have."""
+    """What TLS a connection must have. A provider's certificate is verified, whatever the policy; that of a recipient's server
+    where it is VERIFIED, or where its domain asks for it."""
 
     NONE = "none"
     OPPORTUNISTIC = "opportunistic"
     REQUIRED = "required"
+    VERIFIED = "verified"
     IMPLICIT = "implicit"
 
 

@@ -1,68 +1,111 @@
-"""What TLS a recipient's server must offer, and how it is brought about.
+"""What TLS the recipients' servers must have: the user's word, DANE (RFC 7672), MTA-STS (RFC 8461), else opportunistic.
 
-Without a policy: STARTTLS wherever it is offered, whatever the certificate (RFC 7435), and clear text over a new connection
-where it fails. ``Policies`` is asked once for a domain, the ``DomainPolicy`` once for each of its hosts.
+``Policies`` is asked once for a domain, the ``DomainPolicy`` once for each of its hosts, and a ``HostPolicy`` brings it about
+(tls_session.py). DANE comes before MTA-STS (RFC 8461 2), and holds only what a validating resolver vouches for: the route,
+the host's addresses and its TLSA records. A host whose TLSA records cannot be had is not used, since whoever can suppress
+them can also stand in between (RFC 7672 2.1).
 
-No threads. One lock guards the contexts, which are built when first needed. ``secure`` fails by raising one of
-``faults.FOREIGN`` with the conversation's ``stage`` at TLS.
+Any thread may ask; DNS and fetches are waited for in it. One lock guards the contexts; what is configured is one value,
+replaced whole. Fails with nothing: a host that must not be used is a Reply.
 """
 
 from __future__ import annotations
 
+import logging
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 from mailer.config.schema import Config
-from mailer.mail.outcome import MailerError, Reply, Stage
-from mailer.transport.client import Conversation
-from mailer.transport.faults import FOREIGN, Fault
+from mailer.mail.outcome import MailerError, Reply
+from mailer.transport import tlsa
+from mailer.transport.dns import Answer, Dns, Status, Tlsa
+from mailer.transport.faults import Fault
+from mailer.transport.https import Https
+from mailer.transport.mx import MailHost, Route
+from mailer.transport.places import parse_ip
+from mailer.transport.sts import Mode, StsPolicy
+from mailer.transport.sts_cache import StsCache
 from mailer.transport.tls import Policy, TrustStore, client_context
+from mailer.transport.tls_session import HostPolicy, Level
+from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally
+
+__all__ = ["DomainPolicy", "HostPolicy", "Level", "Policies"]
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 60.0  # between records of what was counted: a crash forgets so much
+
+_WANTED = {
+    Policy.NONE: Level.CLEAR,
+    Policy.OPPORTUNISTIC: Level.OPPORTUNISTIC,
+    Policy.REQUIRED: Level.ENCRYPTED,
+    Policy.VERIFIED: Level.VERIFIED,
+}
 
 
-class _Host(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-class _Route(Protocol):
-    @property
-    def domain(self) -> str: ...
-
-    @property
-    def is_authentic(self) -> bool: ...
+class _Settings(NamedTuple):
+    dns: Dns
+    port: int
+    skips_verify: bool
 
 
 class Policies:
-    """The TLS policies of all domains."""
+    """The TLS policies of all domains. ``https`` is how policies are fetched; tests have their own."""
 
-    def __init__(self, config: Config, dns: object, trust_store: TrustStore, clock: Callable[[], float] = time.time) -> None:
-        self._dns = dns
+    def __init__(
+        self,
+        config: Config,
+        dns: Dns,
+        trust_store: TrustStore,
+        clock: Callable[[], float] = time.time,
+        https: Https | None = None,
+    ) -> None:
         self._trust_store = trust_store
-        self._clock = clock
         self._lock = threading.Lock()  # guards _contexts
         self._contexts: dict[bool, ssl.SSLContext] = {}  # by whether they verify
-        self._skips_verify = False
-        self.configure(config)
+        self.https = https or Https(self.addresses, trust_store)
+        spool = config.data_dir / "spool"
+        self.sts = StsCache(spool / "sts", self.txt, self.https, clock)
+        self.tally = Tally(spool / "tlsrpt.json", clock)
+        self.sts.load()
+        self.tally.load()
+        self.configure(config, dns)
+        if not config.direct_delivery.enabled:
+            return
+        if not tlsa.is_available():
+            log.warning("dane.off do=%r", "cryptography is not installed, so no TLSA record is looked at: install it")
+        if self._settings.skips_verify:
+            to_do = "others on the path can read all mail; set directDelivery.insecureSkipVerify to false"
+            log.warning("direct.any_certificate_accepted do=%r", to_do)
 
-    def configure(self, config: Config) -> None:
-        """Take on a configuration, and read the trust store anew."""
-        self._skips_verify = config.direct_delivery.insecure_skip_verify
+    def __repr__(self) -> str:
+        return f"Policies({self.sts!r}, {self.tally!r})"
+
+    def configure(self, config: Config, dns: Dns) -> None:
+        """Take on a configuration with its DNS, and read the trust store anew."""
+        direct = config.direct_delivery
+        self._settings = _Settings(dns, direct.port, direct.insecure_skip_verify)
+        self.sts.allow_private = direct.allow_private
         with self._lock:
             self._contexts = {}
 
-    def of(self, route: _Route, require_tls: bool, wanted: Policy = Policy.OPPORTUNISTIC) -> DomainPolicy:
-        """What holds for the servers of ``route``. ``wanted``: the domain's ``tls`` setting. May ask DNS and fetch, so it
-        waits."""
-        if require_tls:
-            wanted = Policy.REQUIRED
-        return DomainPolicy(self, route.domain, wanted)
+    def of(self, route: Route, require_tls: bool, wanted: Policy = Policy.OPPORTUNISTIC) -> DomainPolicy:
+        """What holds for the servers of ``route``. ``wanted``: the user's ``tls`` for the domain; ``"none"`` overrides what the
+        domain asks, the others add to it. ``require_tls`` overrides them all (RFC 8689 4.2.1). May ask DNS and fetch."""
+        least = Level.VERIFIED if require_tls else _WANTED[wanted]
+        if least is Level.CLEAR or route.domain.startswith("["):
+            return DomainPolicy(self, route, least, None)
+        found = self.sts.find(route.domain)
+        if found.failure is not None:
+            self.tally.failure(PolicyName(route.domain, "sts"), Detail(found.failure, reason=found.why))
+        return DomainPolicy(self, route, least, found.policy)
 
     def context(self, verifies: bool) -> ssl.SSLContext:
         """A context that verifies, or one that takes any certificate. Raises Fault."""
-        verifies = verifies and not self._skips_verify
         with self._lock:
             contexts = self._contexts
             context = contexts.get(verifies)
@@ -75,48 +118,96 @@ class Policies:
                 contexts[verifies] = context  # in the dictionary of before: a new configuration has one of its own
         return context
 
+    @property
+    def skips_verify(self) -> bool:
+        return self._settings.skips_verify
+
+    # care
+
+    def step(self, now: float) -> float:
+        """Keep policies fresh and write down what was counted. Returns seconds until the next look."""
+        self.tally.save()
+        return min(SAVE_SECONDS, self.sts.step(now))
+
+    def close(self) -> None:
+        """Write down what was counted."""
+        self.tally.save()
+
+    # what DNS says now
+
+    def txt(self, name: str) -> Answer[str]:
+        return self._settings.dns.txt(name)
+
+    def tlsa(self, host: str) -> Answer[Tlsa]:
+        """The TLSA records of a mail host (RFC 7672 2.2.3)."""
+        return self._settings.dns.tlsa(f"_{self._settings.port}._tcp.{host}")
+
+    def addresses(self, host: str) -> list[str]:
+        """All addresses of a host, IPv4 first: a web server that is there by IPv6 alone is rare, broken IPv6 is not."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        return [address for family in families for address in self._settings.dns.addresses(host, family).records]
+
 
 class DomainPolicy:
-    """What holds for one domain, for one delivery."""
+    """What holds for one domain, for one delivery. ``least``: what the user or the message asks for; ``sts``: the domain."""
 
-    def __init__(self, policies: Policies, domain: str, wanted: Policy) -> None:
+    def __init__(self, policies: Policies, route: Route, least: Level, sts: StsPolicy | None) -> None:
         self._policies = policies
-        self.domain = domain
-        self._wanted = wanted
+        self._route = route
+        self._least = least
+        self._sts = sts if sts is not None and sts.mode is not Mode.NONE else None
 
-    def of_host(self, host: _Host, host_is_authentic: bool) -> HostPolicy | Reply:  # noqa: ARG002
-        """What holds for one of its hosts; a Reply where the host must not be used."""
-        return HostPolicy(self._policies, host.name, self._wanted)
+    def __repr__(self) -> str:
+        return f"DomainPolicy({self._route.domain}, least={self._least.name}, sts={self._sts})"
 
+    def of_host(self, host: MailHost, host_is_authentic: bool) -> HostPolicy | Reply:
+        """What holds for one of its hosts; a Reply where the host must not be used. May ask DNS."""
+        least = self._least
+        if least is Level.CLEAR:
+            return self._session(host, least, least)
+        is_name = parse_ip(host.name) is None
+        if self._route.is_authentic and host_is_authentic and is_name and tlsa.is_available():
+            answer = self._policies.tlsa(host.name)
+            if answer.status is Status.FAILED:  # RFC 7672 2.1.2
+                self._count(PolicyName(self._route.domain, "tlsa"), Result.DNSSEC_INVALID, host, answer.why)
+                return Reply(451, "4.7.5", f"TLSA records of {host.name} cannot be had, so it is not used: {answer.why}")
+            if answer.status is Status.FOUND and answer.is_authentic:
+                return self._by_dane(host, answer)
+        return self._by_sts(host, least)
 
-class HostPolicy:
-    """What holds for one host, for one delivery."""
+    def _by_dane(self, host: MailHost, answer: Answer[Tlsa]) -> HostPolicy | Reply:
+        domain = self._route.domain
+        records = tlsa.usable(answer.records)
+        if not records:  # RFC 7672 2.2: then TLS is a must, and no certificate can be asked for
+            self._count(PolicyName(domain, "tlsa"), Result.TLSA_INVALID, host, "no TLSA record is usable")
+            return self._by_sts(host, max(self._least, Level.ENCRYPTED))
+        name = PolicyName(domain, "tlsa", tuple(map(tlsa.to_text, records)))
+        policy = self._session(host, Level.DANE, Level.DANE, name, f"DANE of {host.name}")
+        # RFC 7672 3.2.2: the route is authentic, so the name of the domain serves as well as the host's.
+        return policy.with_records(records, (host.name, domain))
 
-    def __init__(self, policies: Policies, host: str, wanted: Policy) -> None:
-        self._policies = policies
-        self._host = host
-        self._wanted = wanted
+    def _by_sts(self, host: MailHost, least: Level) -> HostPolicy | Reply:
+        sts, domain = self._sts, self._route.domain
+        if sts is None:
+            return self._session(host, least, least, why="TLS is required" if least > Level.OPPORTUNISTIC else "")
+        name = PolicyName(domain, "sts", tuple(sts.lines()), sts.mx)
+        if not sts.allows(host.name):
+            why = f"{host.name} is not among the mail servers in the MTA-STS policy of {domain}"
+            self._count(name, Result.VALIDATION_FAILURE, host, why)
+            if sts.mode is Mode.ENFORCE:  # RFC 8461 5
+                return Reply(451, "4.7.5", f"{why}, so it is not used")
+            return self._session(host, least, least)
+        level = max(least, Level.VERIFIED)
+        return self._session(host, level, level if sts.mode is Mode.ENFORCE else least, name, f"MTA-STS of {domain}")
 
-    def secure(self, conversation: Conversation, reconnect: Callable[[], None]) -> None:
-        """STARTTLS as the policy asks, and EHLO again. ``reconnect`` dials and greets anew."""
-        if self._wanted is Policy.NONE:
-            return
-        must = self._wanted is Policy.REQUIRED
-        if "STARTTLS" not in conversation.extensions:
-            if must:
-                conversation.stage = Stage.TLS
-                raise Fault(Reply(454, "4.7.0", "TLS is required and the server does not offer STARTTLS"))
-            return
-        try:
-            conversation.start_tls(self._context(conversation, must), self._host)
-        except FOREIGN:
-            if must:
-                raise
-            conversation.close()
-            reconnect()
-        else:
-            conversation.introduce()
+    def _session(
+        self, host: MailHost, level: Level, least: Level, name: PolicyName | None = None, why: str = ""
+    ) -> HostPolicy:
+        policies = self._policies
+        if policies.skips_verify:
+            level, least = min(level, Level.ENCRYPTED), min(least, Level.ENCRYPTED)
+        name = name or PolicyName(self._route.domain)
+        return HostPolicy(host.name, level, least, policies.context, policies.tally, name, why=why)
 
-    def _context(self, conversation: Conversation, verifies: bool) -> ssl.SSLContext:
-        conversation.stage = Stage.TLS
-        return self._policies.context(verifies)
+    def _count(self, name: PolicyName, result: Result, host: MailHost, why: str) -> None:
+        self._policies.tally.failure(name, Detail(result, host.name, reason=why))
