@@ -69,9 +69,9 @@ class Deliverer:
         if stored.holder is Holder.FILE:
             return self._open_parked(Message(stored, MemoryContent(b"")))
         if content is not None:
-            return Message(stored, content)
+            return Message(stored, content, self._ways.sign)
         try:
-            return Message(stored, self._store.content(stored.envelope.id))
+            return Message(stored, self._store.content(stored.envelope.id), self._ways.sign)
         except ContentLost as loss:
             log.error("message.lost id=%s why=%s", stored.envelope.id, loss)
             self._fail_owed(Message(stored, MemoryContent(b"")), LOST, self.clock())
@@ -87,7 +87,7 @@ class Deliverer:
             log.warning("message.cancelled id=%s why=%s", message.id, opened.reply)
             self._fail_owed(message, opened.reply, now)
             return None
-        parked = Message(opened.stored, opened.content)
+        parked = Message(opened.stored, opened.content, self._ways.sign)
         parked.update(opened.changed)
         return parked
 

@@ -15,6 +15,7 @@ from mailer.config.schema import Config
 from mailer.dispatch.round import Rules
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Transport
+from mailer.mail.render import Sign
 from mailer.routing import LOCAL, Router, ways_of_lane
 from mailer.spool.store import Stored
 from mailer.transport.local import LocalFiles
@@ -42,6 +43,7 @@ class Ways:
         self._providers = providers
         self._local = local
         self.setting = Setting(config, Router(config), rules)
+        self.sign: Sign | None = None  # set before anything is delivered; takes a new configuration by itself
 
     def __repr__(self) -> str:
         return f"Ways({self.setting.router!r})"
