@@ -280,7 +280,10 @@ class Nameserver:
         self._put(response.authority, self._rrsets[apex, RdataType.SOA, RdataType.NONE], signed)
         if signed:
             chain = sorted(key[0] for key in self._rrsets if key[1] is RdataType.NSEC and key[0].is_subdomain(apex))
-            denied = [name] if exists else [name, dns.name.from_text("*", name.parent())]
+            encloser = name  # the closest name above that does exist: a wildcard there is to be denied as well
+            while not any(key[0].is_subdomain(encloser) for key in self._rrsets):
+                encloser = encloser.parent()
+            denied = [name] if exists else [name, dns.name.from_text("*", encloser)]
             for owner in {max((owner for owner in chain if owner <= each), default=apex) for each in denied} & set(chain):
                 self._put(response.authority, self._rrsets[owner, RdataType.NSEC, RdataType.NONE], signed)
 
