@@ -13,16 +13,21 @@ from typing import NamedTuple
 
 from mailer.config.schema import Config, ProviderConfig
 from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import DIRECT_PREFIX
 
 LOCAL = "local"
 """The way into ``emails/*.eml``, taken only where neither direct delivery nor a provider is enabled."""
+
+_MANY_DOMAINS = f"{DIRECT_PREFIX}*"
+"""In the lane of a message to several domains: as a lane of each set of domains would be, there would be too many."""
 
 LANE_SEPARATOR = "\x1f"
 MAX_CACHED_DOMAINS = 10_000
 
 
 class _Serving(NamedTuple):
-    """The providers of one recipient domain, first choice first; their names, and the lane of mail for that domain alone."""
+    """What serves one recipient domain: providers, first choice first; all its ways by name, the domain's own servers before
+    them; and the lane of mail for that domain alone."""
 
     providers: tuple[ProviderConfig, ...]
     names: tuple[str, ...]
@@ -38,14 +43,16 @@ class Router:
 
     def __init__(self, config: Config) -> None:
         self._providers = tuple(sorted(config.forward_providers, key=lambda p: p.priority))
+        self._is_direct = config.direct_delivery.enabled
         self._has_weights = any(p.weight is not None for p in self._providers)
         self._rank = {p.name: rank for rank, p in enumerate(self._providers)}
-        self.is_uniform = not self._has_weights and not any(p.domains for p in self._providers)
+        self.is_uniform = not self._is_direct and not self._has_weights and not any(p.domains for p in self._providers)
         """Whether all mail has the same ways in the same order."""
         self._by_domain: dict[str, _Serving] = {}
 
     def __repr__(self) -> str:
-        return f"Router({', '.join(p.name for p in self._providers) or LOCAL})"
+        names = ["direct"] if self._is_direct else []
+        return f"Router({', '.join(names + [p.name for p in self._providers]) or LOCAL})"
 
     def ways(self, recipient: Recipient, message_id: str) -> tuple[str, ...]:
         """The names of the ways for this recipient, in the order in which a round tries them.
@@ -57,27 +64,39 @@ class Router:
         serving = self._by_domain.get(domain) or self._find_serving(domain)
         if not self._has_weights:
             return serving.names
-        return tuple(p.name for p in _share_by_weight(serving.providers, message_id))
+        drawn = tuple(p.name for p in _share_by_weight(serving.providers, message_id))
+        return (serving.names[0], *drawn) if self._is_direct else drawn
 
     def lane(self, recipients: Sequence[Recipient]) -> str:
         """The ways that could carry any of these recipients, as one word: messages of one lane wait for the same ways."""
         if len(recipients) == 1:
             domain = recipients[0].address.domain_key
             return (self._by_domain.get(domain) or self._find_serving(domain)).lane
-        if not self._providers:
+        if not self._providers and not self._is_direct:
             return LOCAL
-        return _joined({name for domain in {r.address.domain_key for r in recipients} for name in self._names(domain)})
+        domains = {r.address.domain_key for r in recipients}
+        names = {name for domain in domains for name in self._names(domain)}
+        if self._is_direct and len(domains) > 1:
+            names = {_MANY_DOMAINS, *(name for name in names if not name.startswith(DIRECT_PREFIX))}
+        return _joined(names)
 
     def ranked(self, lane: str) -> list[str]:
         """The ways of a lane, first choice first; those that are no longer configured come last."""
-        return sorted(ways_of_lane(lane), key=lambda name: self._rank.get(name, len(self._rank)))
+        last = len(self._rank)
+        return sorted(
+            ways_of_lane(lane), key=lambda name: -1 if name.startswith(DIRECT_PREFIX) else self._rank.get(name, last)
+        )
 
     def _names(self, domain: str) -> tuple[str, ...]:
         return (self._by_domain.get(domain) or self._find_serving(domain)).names
 
     def _find_serving(self, domain: str) -> _Serving:
         providers = tuple(p for p in self._providers if not p.domains or domain in p.domains)
-        names = tuple(p.name for p in providers) if self._providers else (LOCAL,)
+        names = tuple(p.name for p in providers)
+        if self._is_direct:
+            names = (DIRECT_PREFIX + domain, *names)
+        elif not self._providers:
+            names = (LOCAL,)
         serving = _Serving(providers, names, _joined(names))
         if len(self._by_domain) >= MAX_CACHED_DOMAINS:
             self._by_domain = {}  # replaced, not cleared: another thread may be reading the old one
@@ -87,6 +106,11 @@ class Router:
 
 def _joined(names: Iterable[str]) -> str:
     return LANE_SEPARATOR.join(sorted(names))
+
+
+def direct_domain(way: str) -> str | None:
+    """The recipient domain of a way to a domain's own servers; None for any other way."""
+    return way[len(DIRECT_PREFIX) :] if way.startswith(DIRECT_PREFIX) else None
 
 
 def ways_of_lane(lane: str) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 A worker that has been in one conversation for over ``STALL_SECONDS`` no longer counts, and another takes its place, up
 to ``WORKERS_PER_COUNT`` times ``workerCount`` threads in all; with the queue's slots (one way holds at most half of
-them) stalled peers starve nobody. ``Crew.step`` runs in a service thread of its own; ``_lock`` guards the list.
+them) stalled peers starve nobody. One that waits for DNS or a connection to a server that may not exist (``Worker.dialing``)
+does no work at all: it stands aside after ``DIAL_SECONDS``, and up to ``MAX_DIALING`` may. ``Crew.step`` runs in a service
+thread of its own; ``_lock`` guards the list.
 """
 
 from __future__ import annotations
@@ -19,17 +21,34 @@ from mailer.spool.store import Store
 
 STALL_SECONDS = 5.0
 CHECK_SECONDS = 1.0
+DIAL_SECONDS = 0.025
+"""A connection that is not there after so long may be a while: most stand within it, and need no further thread."""
+MAX_DIALING = 100
+"""Threads beside those that count: so many dead servers at once hold up nobody, and a thread that waits costs 50 KiB."""
 TAKE_SECONDS = 2.0
 """How long a worker waits for a job before it looks whether it should end."""
 UNWRITABLE_SECONDS = 0.5
 
 
-class _Worker:
-    """The body of one worker thread. ``busy_since`` is monotonic, 0 while idle; read by the crew without a lock."""
+class Worker:
+    """The body of one worker thread. ``busy_since`` and ``dialing_since`` are monotonic, 0 while idle and while not dialing;
+    read by the crew without a lock."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self.busy_since = 0.0
+        self.dialing_since = 0.0
+
+    def dialing(self) -> None:
+        """What comes next is no work but waiting for a server that may not be there."""
+        if not self.dialing_since:
+            self.dialing_since = time.monotonic()
+            self._crew.look_closer()
+
+    def working(self) -> None:
+        """The server is there, and a conversation begins."""
+        self.dialing_since = 0.0
+        self.busy_since = self._crew.moved_at = time.monotonic()
 
     def step(self, now: float) -> float | None:  # noqa: ARG002 - the Stepper's signature; a worker asks no clock
         """Take one job and carry it."""
@@ -44,32 +63,35 @@ class _Worker:
         crew.schedule.refill_if_low(job.way)
         self.busy_since = crew.moved_at = time.monotonic()
         try:
-            crew.process(job)
+            crew.process(job, self)
         finally:
-            self.busy_since = 0.0
+            self.busy_since = self.dialing_since = 0.0
             crew.moved_at = time.monotonic()
         return 0.0
 
 
 class Crew:
-    """Starts, grows, shrinks and ends the workers; see the module. ``process`` carries one job."""
+    """Starts, grows, shrinks and ends the workers; see the module. ``process`` carries one job for a worker; ``on_wake`` ends
+    the wait of the thread that runs ``step``."""
 
     def __init__(
-        self, store: Store, queue: FairQueue, schedule: Schedule, process: Callable[[Job], None], worker_count: int
+        self, store: Store, queue: FairQueue, schedule: Schedule, process: Callable[[Job, Worker], None], worker_count: int
     ) -> None:
         self.store = store
         self.queue = queue
         self.schedule = schedule
         self.process = process
+        self.on_wake: Callable[[], None] = lambda: None
         # When a worker last took or finished a job. Written without the lock: the last one wins, and any is right.
         self.moved_at = time.monotonic()
         self.is_shrinking = False  # there may be more workers than are wanted; set with the lock, read without it
         self._lock = threading.Lock()  # guards all below
-        self._workers: dict[_Worker, Service] = {}
+        self._workers: dict[Worker, Service] = {}
         self._count = worker_count
         self._wanted = worker_count
         self._started = 0
         self._stopping = False
+        self._is_close = False  # some worker dials; read without the lock
 
     def __repr__(self) -> str:
         with self._lock:
@@ -82,22 +104,33 @@ class Crew:
 
     def step(self, now: float) -> float:  # noqa: ARG002 - the Stepper's signature; stalls are measured on the monotonic clock
         """Have as many workers as are wanted now."""
-        stalled_before = time.monotonic() - STALL_SECONDS
+        now_monotonic = time.monotonic()
         with self._lock:
-            stalled = sum(0.0 < worker.busy_since < stalled_before for worker in self._workers)
-            self._wanted = min(self._count + stalled, self._count * WORKERS_PER_COUNT)
+            dialing = [worker.dialing_since for worker in self._workers if worker.dialing_since]
+            aside = min(MAX_DIALING, sum(since < now_monotonic - DIAL_SECONDS for since in dialing))
+            stalled = sum(
+                not worker.dialing_since and 0.0 < worker.busy_since < now_monotonic - STALL_SECONDS for worker in self._workers
+            )
+            self._wanted = min(self._count + stalled, self._count * WORKERS_PER_COUNT) + aside
+            self._is_close = bool(dialing)
             self.is_shrinking = self._stopping or len(self._workers) > self._wanted
             fresh = []
             while not self._stopping and len(self._workers) < self._wanted:
-                worker = _Worker(self)
+                worker = Worker(self)
                 self._started += 1
                 service = self._workers[worker] = Service(f"worker-{self._started}", worker)
                 fresh.append(service)
         for service in fresh:
             service.start()
-        return CHECK_SECONDS
+        return DIAL_SECONDS if dialing else CHECK_SECONDS
 
-    def should_end(self, worker: _Worker) -> bool:
+    def look_closer(self) -> None:
+        """A worker dials: see soon whether it still does."""
+        if not self._is_close:
+            self._is_close = True  # set without the lock: at worst the thread is woken once more, or looks a step later
+            self.on_wake()
+
+    def should_end(self, worker: Worker) -> bool:
         """Asked by an idle worker; True once, when there are more workers than wanted."""
         with self._lock:
             if self._stopping or len(self._workers) > self._wanted:

@@ -1,21 +1,25 @@
 """What is done with one message: attempt after attempt of its round, until it is finished or must wait.
 
-``Deliverer.process`` runs in the worker threads. A job belongs to the thread that took it, so nothing here needs a
-lock. No worker sleeps: whatever has to wait becomes a due time in the spool. How it fails: while the spool cannot write
-no attempt begins; a fault of ours puts the message back for later and is logged by the service.
+``Deliverer.process`` runs in the worker threads. A message to several domains is delivered to them side by side: its job
+sends out branches, one for each further way, as jobs of their own; they share the ``Message``, under its lock. A branch that
+finds nothing more to try lets go of it, and whoever does so last decides how the round goes on. The lock is not held over
+an attempt. No worker sleeps: whatever has to wait becomes a due time in the spool. How it fails: while the spool cannot
+write no attempt begins; a fault of ours puts the message back for later and is logged by the service.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from mailer.dispatch.crew import Worker
 from mailer.dispatch.ledger import Ledger, Message
 from mailer.dispatch.parking import Gone, NotYet, Parking
 from mailer.dispatch.queue import FairQueue, Job
-from mailer.dispatch.round import Attempt, Closed, Wait
+from mailer.dispatch.round import Attempt, Closed, Step, Wait
 from mailer.dispatch.ways import FIRST_WAIT_SECONDS, Ways, WaysNow
 from mailer.events import AttemptEnded, Hub
 from mailer.mail.content import MemoryContent
@@ -29,6 +33,9 @@ NO_WAY = "(no way)"
 """What a message waits for that no provider serves: a reload makes it due."""
 FAULT_WAIT_SECONDS = 300.0
 UNWRITABLE_WAIT_SECONDS = 1.0
+MAX_BRANCHED = 64
+"""Messages that have branches at a time: while one of them waits in the queue, it is open and holds its content, up to
+256 KiB of memory."""
 
 LOST = Reply(554, "5.3.0", "content lost or damaged on disk; what is left of it is in emails/quarantine")
 
@@ -44,24 +51,38 @@ class Deliverer:
         self._parking = parking
         self._hub = hub
         self.clock: Callable[[], float] = time.time
+        self._lock = threading.Lock()  # guards the next
+        self._branched = 0  # messages with branches
 
-    def process(self, job: Job) -> None:
+    def process(self, job: Job, worker: Worker) -> None:
         """Carry a job as far as it goes now. Its slot and its place in memory are given back, whatever happens."""
-        message: Message | None = None
+        message = job.message
         is_ours = True  # until the job waits in the queue again, for another way
         is_handled = False
         try:
-            message = self._open(job)
-            is_ours = message is None or self._carry(job, message)
+            if message is None:
+                message = self._open(job)
+                if message is not None:
+                    self._branch(job, message)
+            is_ours = message is None or self._carry(job, message, worker)
             is_handled = True
         finally:
             if not is_handled:
-                # Coming back at once would fail at once, so a fault of ours has its wait too.
-                now = self.clock()
-                message = message or Message(job.stored, MemoryContent(b""))
-                self._ledger.wait(message, now + FAULT_WAIT_SECONDS, job.stored.lane, now)
+                self._put_back(job, message)
             if is_ours:
                 self._queue.leave(job.way)
+
+    def _put_back(self, job: Job, message: Message | None) -> None:
+        """After a fault of ours. Coming back at once would fail at once, so it has its wait too."""
+        now = self.clock()
+        message = message or Message(job.stored, MemoryContent(b""))
+        with message.lock:
+            message.put_off_until = now + FAULT_WAIT_SECONDS  # for the other branches
+            message.branches -= 1
+            is_last = message.branches == 0
+        if is_last:
+            self._joined(message)
+            self._ledger.wait(message, message.put_off_until, job.stored.lane, now)
 
     def _open(self, job: Job) -> Message | None:
         """The message with its content; None when there is nothing to carry now, and that is recorded."""
@@ -95,70 +116,131 @@ class Deliverer:
         message.update([replace(r, state=State.FAILED, reply=reply, updated_at=now) for r in message.owed])
         self._ledger.finish(message, now)
 
-    def _carry(self, job: Job, message: Message) -> bool:
+    def _branch(self, job: Job, message: Message) -> None:
+        """Send out a branch for each way but the job's own that could be tried now, as far as the queue has room.
+
+        Not where what comes later depends on what came before (``continueOnError`` false).
+        """
+        if len(message.owed) == 1 or not self._ways.config.continue_on_error:
+            return
+        now = self.clock()
+        ways = message.round.open_ways(message.owed, WaysNow(self._ways, message.id, now), now)
+        if ways in ([], [job.way]) or not self._may_branch(message):
+            return
+        for way in ways:
+            if way == job.way:
+                continue
+            branch = Job(message.row, way)
+            branch.message = message
+            with message.lock:
+                message.branches += 1
+            if not self._queue.offer(branch):
+                with message.lock:
+                    message.branches -= 1
+                return
+
+    def _may_branch(self, message: Message) -> bool:
+        with self._lock:
+            message.is_branched = self._branched < MAX_BRANCHED
+            self._branched += message.is_branched
+        return message.is_branched
+
+    def _joined(self, message: Message) -> None:
+        """The message is in the hands of one thread alone."""
+        if message.is_branched:
+            with self._lock:
+                self._branched -= 1
+            message.is_branched = False
+
+    def _carry(self, job: Job, message: Message, worker: Worker) -> bool:
         """Attempt after attempt. Returns False when the job waits in the queue for another way: it is no longer ours."""
         while True:
             now = self.clock()
-            if not message.owed:
-                self._ledger.finish(message, now)
-                return True
-            # Too old, and not tried once: nothing is given up before one round, so a breaker does not deny this one.
-            is_last_chance = message.row.rounds == 0 and self._ways.is_expiring(message.row, now)
-            view = WaysNow(self._ways, message.id, now, is_last_chance, message.denied)
-            step = message.round.next_step(message.owed, view, now)
-            if isinstance(step, Attempt):
-                if message.changed:
+            with message.lock:
+                # Too old, and not tried once: nothing is given up before one round, so a breaker does not deny this one.
+                is_last_chance = message.row.rounds == 0 and self._ways.is_expiring(message.row, now)
+                view = WaysNow(self._ways, message.id, now, is_last_chance, message.denied)
+                step: Step = Wait(message.put_off_until)
+                if now >= message.put_off_until:
+                    step = message.round.next_step(message.idle, view, now, job.way)
+                is_attempt = isinstance(step, Attempt)
+                if message.changed and (is_attempt or message.branches > 1):
                     self._ledger.note(message, self._lane(message), now)
-                if step.way != job.way and not self._change_way(job, message, step.way):
-                    return False
-                if not self._attempt(message, step, view):
-                    return True
-            elif isinstance(step, Wait):
-                self._ledger.wait(message, step.until, self._lane(message), now)
+                is_first = message.row.rounds == 0 and not message.round.has_tried and not message.under_way
+                if isinstance(step, Attempt):
+                    if step.way == job.way:
+                        message.round.begin(step)
+                        message.under_way.update(r.index for r in step.recipients)
+                else:
+                    message.branches -= 1
+                    if message.branches:
+                        return True
+            if not isinstance(step, Attempt):
+                self._joined(message)
+                self._go_on(message, step, view)
                 return True
-            elif isinstance(step, Closed):
-                self._wait_closed(message, step, view)
-                return True
-            else:
-                self._end_round(message, view)
-                return True
+            if step.way == job.way:
+                self._attempt(message, step, view, worker, is_first)
+            elif not self._change_way(job, message, step.way):
+                return False
+
+    def _go_on(self, message: Message, step: Step, view: WaysNow) -> None:
+        """Nothing can be tried at this moment, and nobody else has the message."""
+        now = view.now
+        if not message.owed:
+            self._ledger.finish(message, now)
+        elif isinstance(step, Wait):
+            self._ledger.wait(message, step.until, self._lane(message), now)
+        elif isinstance(step, Closed):
+            self._wait_closed(message, step, view)
+        else:
+            self._end_round(message, view)
 
     def _lane(self, message: Message) -> str:
         return self._ways.lane(message.owed)
 
     def _change_way(self, job: Job, message: Message, way: str) -> bool:
         """Take a slot of another way, or leave the job waiting for one. After False nothing of it may be touched."""
-        job.stored = replace(message.stored, progress=message.round.to_progress())
+        with message.lock:
+            is_alone = message.branches == 1
+        if is_alone:  # what waits in the queue keeps no content but what the queue counts
+            job.message = None
+            job.stored = replace(message.stored, progress=message.round.to_progress())
+            self._joined(message)
+        else:
+            job.message = message
         return self._queue.change_way(job, way)
 
     # Attempts.
 
-    def _attempt(self, message: Message, step: Attempt, view: WaysNow) -> bool:
-        """Make one attempt. Returns False when the message had to be put back, because the disk cannot keep up."""
-        now, wanted, setting = view.now, len(step.recipients), self._ways.setting
-        if not self._ledger.begin(message):
-            self._ledger.wait(message, now + UNWRITABLE_WAIT_SECONDS, self._lane(message), now)
-            return False
-        transport, admission = self._ways.admit(step.way, wanted, now, view.is_forced)
-        if transport is None or admission.granted == 0:
-            self._ways.cancel(step.way, admission, now)
-            self._ledger.nothing_in_doubt(message)
-            message.denied[step.way] = admission.closed_until or now + UNWRITABLE_WAIT_SECONDS
-            return True
-        if admission.granted < wanted:
-            step = Attempt(step.way, step.recipients[: admission.granted])
-        is_first = message.row.rounds == 0 and not message.round.has_tried
+    def _attempt(self, message: Message, step: Attempt, view: WaysNow, worker: Worker, is_first: bool) -> None:
+        now, setting, wanted = view.now, self._ways.setting, len(step.recipients)
+        watch = _Watch(self._ledger, worker)
+        verdicts: Mapping[int, Verdict] = {}
         began = time.monotonic()
-        deadline = began + setting.config.processing_timeout
-        verdicts = transport.deliver(Delivery(message.stored.envelope, step.recipients, message.render, deadline))
-        seconds = time.monotonic() - began
-        message.update(message.round.apply(step, verdicts, message.owed, setting.rules, self.clock()))
-        queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
-        ended = _ended(message.id, step.way, list(verdicts.values()), seconds, queue_seconds)
-        if not ended.delivered:
-            self._ledger.nothing_in_doubt(message)
-        self._hub.publish(ended)
-        return True
+        try:
+            transport, admission = self._ways.admit(step.way, wanted, now, view.is_forced)
+            if transport is None or admission.granted == 0:
+                self._ways.cancel(step.way, admission, now)
+                with message.lock:
+                    message.denied[step.way] = admission.closed_until or now + UNWRITABLE_WAIT_SECONDS
+                return
+            tried = step if admission.granted == wanted else Attempt(step.way, step.recipients[: admission.granted])
+            deadline = began + setting.config.processing_timeout
+            envelope = message.row.envelope
+            verdicts = transport.deliver(Delivery(envelope, tried.recipients, message.render, deadline, watch))
+        finally:
+            with message.lock:
+                message.under_way.difference_update(r.index for r in step.recipients)
+                if watch.is_refused:
+                    message.put_off_until = now + UNWRITABLE_WAIT_SECONDS
+                elif verdicts:
+                    message.update(message.round.apply(tried, verdicts, message.owed, setting.rules, self.clock()))
+                if watch.has_leave:
+                    self._ledger.end(message, any(verdict.is_delivered for verdict in verdicts.values()))
+        if not watch.is_refused:
+            queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
+            self._hub.publish(_ended(message.id, step.way, list(verdicts.values()), time.monotonic() - began, queue_seconds))
 
     # The end of a round.
 
@@ -203,6 +285,27 @@ class Deliverer:
         )  # fmt: skip
         message.update([replace(r, state=State.FAILED, updated_at=now) for r in owed])
         self._ledger.finish(message, now, given_up)
+
+
+class _Watch:
+    """Watches one attempt: it asks the ledger for leave once, however many servers the attempt comes to."""
+
+    __slots__ = ("_ledger", "_worker", "has_leave", "is_refused")
+
+    def __init__(self, ledger: Ledger, worker: Worker) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self.has_leave = self.is_refused = False
+
+    def dialing(self) -> None:
+        self._worker.dialing()
+
+    def begin(self) -> bool:
+        self._worker.working()
+        if not self.has_leave:
+            self.has_leave = self._ledger.begin()
+            self.is_refused = not self.has_leave
+        return self.has_leave
 
 
 def _ended(message_id: str, way: str, verdicts: Sequence[Verdict], seconds: float, queue_seconds: float | None) -> AttemptEnded:

@@ -52,6 +52,7 @@ class Dispatcher:
         self._schedule_service = Service("schedule", self._schedule)
         self._parking_service = Service("parking", self._parking)
         self._crew_service = Service("crew", self._crew)
+        self._crew.on_wake = self._crew_service.wake
 
     def __repr__(self) -> str:
         return f"Dispatcher({self._queue!r}, {self._schedule!r}, {self._crew!r})"
@@ -132,6 +133,7 @@ def _rules(config: Config) -> Rules:
     retry = config.retry
     return Rules(
         attempts_per_provider=max(1, retry.attempts_per_provider),
+        passes=max(1, config.direct_delivery.retry_count),
         base_delay=retry.base_delay / 1000,
         max_delay=retry.max_delay / 1000,
         batch_delay=config.batch_delay / 1000,

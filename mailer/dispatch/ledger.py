@@ -1,18 +1,20 @@
 """What is written down about a message in a worker's hands: outcomes, waits, parking, the end.
 
-A ``Message`` collects the recipients that changed; each method of ``Ledger`` writes them in one record. Every method
-but ``begin`` and ``note`` ends the worker's hold: the message leaves memory once the record is durable, and only then,
-because until then the spool still says what it said before.
+A ``Message`` collects the recipients that changed; each method of ``Ledger`` writes them in one record. ``wait``, ``leave``,
+``park`` and ``finish`` end the workers' hold: the message leaves memory once the record is durable, and only then, because
+until then the spool still says what it said before.
 
-Called by worker threads; the ``done`` callbacks run in the spool's writer. A message belongs to one thread; the only
-thing shared is the count of attempts in doubt: delivered, and not yet durably recorded. At most ``max_in_doubt`` are,
-so a crash repeats no more than that many (spec 4, "Durability").
+Called by worker threads; the ``done`` callbacks run in the spool's writer. A message may be in the hands of several workers,
+one for each domain: its own lock guards it then (``Message.lock``), and whoever lets go of it last ends the hold, alone.
+The other thing shared is the count of attempts in doubt: delivered, and not yet durably recorded. At most ``max_in_doubt``
+are, so a crash repeats no more than that many (spec 4, "Durability").
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -33,14 +35,19 @@ DOUBT_WAIT_SECONDS = 5.0
 
 
 class Message:
-    """A message in a worker's hands: its row, content, the round under way, and what has changed since the last record.
+    """A message in workers' hands: its row, content, the round under way, and what has changed since the last record.
 
     ``row`` is as it was read but for what ``round_ended`` says; ``recipients`` and ``owed`` are as they are now, and
     ``stored`` is both together. ``denied``: ways that refused admission, by the Unix time at which to ask again.
-    ``doubts``: attempts in doubt.
+    ``doubts``: attempts in doubt that have ended. ``branches``: jobs that carry it, in hands or in the queue;
+    ``is_branched``: there were several. ``under_way``: indexes of the recipients that an attempt is being made for;
+    ``put_off_until`` (Unix time): nothing is tried before. ``lock`` guards everything that changes.
     """
 
-    __slots__ = ("changed", "content", "denied", "doubts", "id", "owed", "recipients", "render", "round", "row")
+    __slots__ = (
+        "branches", "changed", "content", "denied", "doubts", "id", "is_branched", "lock", "owed", "put_off_until", "recipients",
+        "render", "round", "row", "under_way",
+    )  # fmt: skip
 
     def __init__(self, row: Stored, content: Content, sign: Sign | None = None) -> None:
         envelope = row.envelope
@@ -54,6 +61,11 @@ class Message:
         self.changed: dict[int, Recipient] = {}
         self.denied: dict[str, float] = {}
         self.doubts = 0
+        self.lock = threading.Lock()
+        self.branches = 1
+        self.is_branched = False
+        self.under_way: set[int] = set()
+        self.put_off_until = 0.0
 
     def __repr__(self) -> str:
         return f"Message({self.id}, owed={len(self.owed)}, {self.round!r})"
@@ -65,6 +77,11 @@ class Message:
             self.recipients = tuple(self.recipients)
             self.row = replace(self.row, envelope=replace(self.row.envelope, recipients=self.recipients))
         return self.row
+
+    @property
+    def idle(self) -> Sequence[Recipient]:
+        """Those still owed that nobody is trying at this moment."""
+        return [r for r in self.owed if r.index not in self.under_way] if self.under_way else self.owed
 
     @property
     def news(self) -> tuple[Recipient, ...]:
@@ -98,21 +115,23 @@ class Ledger:
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._give_back(max_in_doubt)
 
-    def begin(self, message: Message) -> bool:
-        """Ask for leave to make an attempt; False when too many earlier outcomes are not durable yet."""
+    def begin(self) -> bool:
+        """Ask for leave to hand over mail; False when too many earlier outcomes are not durable yet. To be followed by
+        ``end``."""
         if not self._store.writable:
             return False
         try:
             self._tokens.get(timeout=DOUBT_WAIT_SECONDS)
         except queue.Empty:
             return False
-        message.doubts += 1
         return True
 
-    def nothing_in_doubt(self, message: Message) -> None:
-        """The attempts since the last record delivered nothing, so nothing would be repeated."""
-        self._give_back(message.doubts)
-        message.doubts = 0
+    def end(self, message: Message, is_in_doubt: bool) -> None:
+        """The attempt is over; it is in doubt when it delivered something, until that is recorded."""
+        if is_in_doubt:
+            message.doubts += 1
+        else:
+            self._give_back(1)
 
     def note(self, message: Message, lane: str, now: float) -> None:
         """Outcomes so far, while the worker goes on: after a crash the round goes on from here."""
@@ -149,7 +168,6 @@ class Ledger:
 
     def leave(self, message: Message) -> None:
         """The message leaves memory as the spool has it: due, and waiting for its lane to open."""
-        self.nothing_in_doubt(message)
         self._schedule.release(message.id, None)
 
     def park(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """One round of one message: which recipients are tried where next, and what an answer means for them (spec 4).
 
 A round tries each way in order for the recipients still owed. This module is the rules alone: it sends nothing, waits
-for nothing and asks no clock; ``Round`` is owned by the one thread that holds the message, so it has no lock. Between
+for nothing and asks no clock. A message may be under way to several domains at once, so whoever calls holds the message's
+lock; ``Round`` has none of its own, and knows nothing of who is under way: such recipients are not given to it. Between
 two attempts a round lives in the spool as ``Stored.progress``: after a crash it goes on, or begins anew if unreadable.
 """
 
@@ -14,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from mailer.mail.envelope import Recipient, State
 from mailer.mail.outcome import Reply, Stage, Verdict
+from mailer.routing import direct_domain
 
 BREAKER_STAGES = frozenset({Stage.CONNECT, Stage.TLS, Stage.LOGIN})
 """Faults of these stages, and 421 anywhere, count against a provider's breaker."""
@@ -69,14 +71,21 @@ Step = Attempt | Wait | Closed | Over
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings that a round obeys. Delays in seconds; ``jitter()`` is a random number in 0..1."""
+    """The settings that a round obeys. Delays in seconds; ``jitter()`` is a random number in 0..1.
+
+    ``attempts_per_provider`` and ``passes``, those over the servers of a domain: tries within one round.
+    """
 
     attempts_per_provider: int
+    passes: int
     base_delay: float
     max_delay: float
     batch_delay: float
     continue_on_error: bool
     jitter: Callable[[], float]
+
+    def tries_at(self, way: str) -> int:
+        return self.attempts_per_provider if direct_domain(way) is None else self.passes
 
     def back_off(self, tries: int) -> float:
         """How long to wait after that many tries at one provider: doubled each time, up to 10 % more at random."""
@@ -111,35 +120,32 @@ class Round:
 
     def __init__(self) -> None:
         self._courses: dict[int, _Course] = {}
-        self._next_batch_at = 0.0
+        self._next_batch_at: dict[str, float] = {}  # by way: Unix time
         self.tripped: frozenset[str] = frozenset()
         self.has_tried = False
 
     def __repr__(self) -> str:
         return f"Round({self._courses!r}, tripped={sorted(self.tripped)})"
 
-    def next_step(self, owed: Sequence[Recipient], ways: Ways, now: float) -> Step:
-        """What to do now for the recipients still owed."""
+    def next_step(self, owed: Sequence[Recipient], ways: Ways, now: float, preferred: str = "") -> Step:
+        """What to do now for the recipients still owed and not under way. ``preferred``: the way to take if it can be."""
         chosen: list[Recipient] = []
         chosen_way = ""
         waits: list[float] = []
         closings: list[float] = []
         for recipient in owed:
-            course = self._courses.get(recipient.index)
-            way, at = self._next_way(recipient, course, ways, closings)
+            way, at = self._next_way(recipient, ways, closings)
             if way is None:
                 continue
-            if (course is None or course.is_fresh) and at < self._next_batch_at:
-                at = self._next_batch_at
             if at > now:
                 waits.append(at)
-            elif not chosen:
+            elif not chosen or (way == preferred != chosen_way):
                 chosen_way = way
+                chosen = [recipient]
+            elif way == chosen_way and len(chosen) < ways.batch_size(way):
                 chosen.append(recipient)
-            elif way == chosen_way:
-                if len(chosen) >= ways.batch_size(way):
-                    break
-                chosen.append(recipient)
+            elif chosen_way == preferred:
+                break
         if chosen:
             return Attempt(chosen_way, tuple(chosen))
         if waits:
@@ -148,18 +154,34 @@ class Round:
             return Over()
         return Closed(min(closings, default=None))
 
-    def _next_way(
-        self, recipient: Recipient, course: _Course | None, ways: Ways, closings: list[float]
-    ) -> tuple[str | None, float]:
+    def open_ways(self, owed: Sequence[Recipient], ways: Ways, now: float) -> list[str]:
+        """The ways at which some of these recipients could be tried now, each once."""
+        found: dict[str, None] = {}
+        for recipient in owed:
+            way, at = self._next_way(recipient, ways, [])
+            if way is not None and at <= now:
+                found[way] = None
+        return list(found)
+
+    def _next_way(self, recipient: Recipient, ways: Ways, closings: list[float]) -> tuple[str | None, float]:
         """The first way that is neither used up nor closed, and when it may be tried; closed ones add their time."""
+        course = self._courses.get(recipient.index)
         for way in ways.names(recipient):
             if course is not None and way in course.spent:
                 continue
             closed_until = ways.closed_until(way)
-            if closed_until is None:
-                return way, course.due.get(way, 0.0) if course is not None else 0.0
-            closings.append(closed_until)
+            if closed_until is not None:
+                closings.append(closed_until)
+            elif course is not None and not course.is_fresh:
+                return way, course.due.get(way, 0.0)
+            else:
+                return way, self._next_batch_at.get(way, 0.0)
         return None, 0.0
+
+    def begin(self, attempt: Attempt) -> None:
+        """An attempt is under way: its batch is begun, whatever becomes of it."""
+        for recipient in attempt.recipients:
+            self._courses.setdefault(recipient.index, _Course())
 
     def apply(
         self, attempt: Attempt, verdicts: Mapping[int, Verdict], owed: Sequence[Recipient], rules: Rules, now: float
@@ -177,7 +199,8 @@ class Round:
             refused = refused or state is State.FAILED
             tries = recipient.attempts + 1
             changed.append(Recipient(recipient.index, recipient.address, state, tries, attempt.way, verdict.reply, now))
-        self._next_batch_at = now + rules.batch_delay
+        if rules.batch_delay and len(owed) > len(attempt.recipients):
+            self._next_batch_at[attempt.way] = now + rules.batch_delay
         if refused and not rules.continue_on_error:
             changed += self._drop_batches_not_begun(owed, now)
         return changed
@@ -197,7 +220,7 @@ class Round:
             course.spent[way] = reply.is_permanent and stage in (Stage.MAIL, Stage.RCPT, Stage.DATA)
             return State.RETRYING
         tries = course.tries[way] = course.tries.get(way, 0) + 1
-        if tries >= rules.attempts_per_provider:
+        if tries >= rules.tries_at(way):
             course.spent[way] = False
         else:
             course.due[way] = now + rules.back_off(tries)
@@ -225,9 +248,9 @@ class Round:
         return failed
 
     def to_progress(self) -> str:
-        """The round as ``Stored.progress``."""
-        courses = {index: [c.tries, c.spent, c.due] for index, c in self._courses.items()}
-        state = {"courses": courses, "batch": self._next_batch_at, "tripped": sorted(self.tripped)}
+        """The round as ``Stored.progress``: what it knows of recipients that may be tried again, and of the ways."""
+        courses = {index: [c.tries, c.spent, c.due] for index, c in self._courses.items() if not c.is_fresh}
+        state = {"courses": courses, "batch": self._next_batch_at, "tripped": sorted(self.tripped), "tried": self.has_tried}
         return json.dumps(state, separators=(",", ":"))
 
     @classmethod
@@ -241,9 +264,9 @@ class Round:
             for index, (tries, spent, due) in state["courses"].items():
                 course = result._courses[int(index)] = _Course()
                 course.tries, course.spent, course.due = dict(tries), dict(spent), dict(due)
-            result._next_batch_at = float(state["batch"])
+            result._next_batch_at = {str(way): float(at) for way, at in state["batch"].items()}
             result.tripped = frozenset(state["tripped"])
-            result.has_tried = bool(result._courses)
+            result.has_tried = bool(state["tried"])
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
         return result

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mailer.config.schema import Config
 from mailer.dispatch.round import Rules
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Transport
 from mailer.mail.render import Sign
-from mailer.routing import LOCAL, Router, ways_of_lane
+from mailer.routing import LOCAL, Router, direct_domain, ways_of_lane
 from mailer.spool.store import Stored
 from mailer.transport.local import LocalFiles
 from mailer.transport.providers import Admission, Provider, ProviderSet
+
+if TYPE_CHECKING:  # not imported where it is off: it brings DNS along
+    from mailer.transport.direct import DirectDelivery
 
 WORKERS_PER_COUNT = 4
 """At most this many threads per ``workerCount``, when workers wait on slow peers."""
@@ -42,6 +46,7 @@ class Ways:
     def __init__(self, config: Config, providers: ProviderSet, local: LocalFiles, rules: Rules) -> None:
         self._providers = providers
         self._local = local
+        self.direct: DirectDelivery | None = None  # given before the configuration that asks for it
         self.setting = Setting(config, Router(config), rules)
         self.sign: Sign | None = None  # set before anything is delivered; takes a new configuration by itself
 
@@ -49,7 +54,7 @@ class Ways:
         return f"Ways({self.setting.router!r})"
 
     def configure(self, config: Config, rules: Rules) -> None:
-        """Take a new configuration; the provider set has been configured before."""
+        """Take a new configuration."""
         self.setting = Setting(config, Router(config), rules)
 
     @property
@@ -71,8 +76,7 @@ class Ways:
     def open_way(self, stored: Stored, now: float) -> str | None:
         envelope = stored.envelope
         for name in self.setting.router.ways(envelope.recipients[0], envelope.id):
-            provider = self._providers.by_name.get(name)
-            if provider is None or provider.open_at(now) <= now:
+            if self.opens_at(name, now) <= now:
                 return name
         return None if self.lane_opens_at(stored.lane, now) > now else self.first_way(stored, now)
 
@@ -91,6 +95,9 @@ class Ways:
     def limit_of(self, way: str) -> int:
         """How many conversations may run with a way at once: half of all threads, so that one stalled peer starves nobody."""
         half = max(1, self.setting.config.worker_count * WORKERS_PER_COUNT // 2)
+        domain = direct_domain(way)
+        if domain is not None and self.direct is not None:
+            return min(half, self.direct.limit_of(domain))
         provider = self._providers.get(way)
         if provider is None or not provider.config.max_connections:
             return half
@@ -99,7 +106,10 @@ class Ways:
     def opens_at(self, way: str, now: float) -> float:
         """``now`` when the way may be tried, else the Unix time at which to look again."""
         provider = self._providers.by_name.get(way)
-        return now if provider is None else provider.open_at(now)
+        if provider is not None:
+            return provider.open_at(now)
+        domain = direct_domain(way)
+        return now if domain is None or self.direct is None else self.direct.open_at(domain, now)
 
     # For the workers.
 
@@ -111,18 +121,26 @@ class Ways:
         provider = self._providers.by_name.get(way)
         if provider is not None:
             return provider, provider.admit(wanted, now, is_forced)
-        return self._local if way == LOCAL and not self.setting.config.forward_providers else None, Admission(wanted)
+        config, domain = self.setting.config, direct_domain(way)
+        if domain is not None:
+            if self.direct is None or not config.direct_delivery.enabled:
+                return None, Admission(0)
+            return self.direct.transport(domain), self.direct.admit(domain, wanted, now, is_forced)
+        is_local = way == LOCAL and not config.forward_providers and not config.direct_delivery.enabled
+        return self._local if is_local else None, Admission(wanted)
 
     def cancel(self, way: str, admission: Admission, now: float) -> None:
         """The admitted attempt does not take place."""
-        provider = self._providers.get(way)
+        provider, domain = self._providers.get(way), direct_domain(way)
         if provider is not None:
             provider.release(admission, now)
+        elif domain is not None and self.direct is not None:
+            self.direct.release(domain, admission, now)
 
     def is_open_somewhere(self, now: float) -> bool:
         """Whether any mail could leave now."""
         providers: list[Provider] = list(self._providers)
-        return not providers or any(p.open_at(now) <= now for p in providers)
+        return not providers or self.setting.config.direct_delivery.enabled or any(p.open_at(now) <= now for p in providers)
 
 
 @dataclass

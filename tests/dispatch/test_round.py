@@ -16,7 +16,7 @@ from mailer.mail.outcome import Reply, Stage, Verdict
 
 NOW = 1_700_000_000.0
 RULES = Rules(
-    attempts_per_provider=3, base_delay=1.0, max_delay=60.0, batch_delay=1.0, continue_on_error=True, jitter=lambda: 0.0
+    attempts_per_provider=3, passes=2, base_delay=1.0, max_delay=60.0, batch_delay=1.0, continue_on_error=True, jitter=lambda: 0.0
 )
 
 OK = Verdict(Stage.DATA, Reply(250, "2.0.0", "queued"))

@@ -17,7 +17,7 @@ from mailer.transport.provider import Provider
 from mailer.transport.providers import ProviderSet, Surroundings
 from mailer.window import Windows
 
-RULES = Rules(3, 1.0, 60.0, 0.0, True, lambda: 0.0)
+RULES = Rules(3, 3, 1.0, 60.0, 0.0, True, lambda: 0.0)
 NOW = 1_700_000_000.0
 
 
