@@ -9,6 +9,7 @@ The map, in the order a message travels (imports go down the floors only; ``test
     4  smtp/       hear it          dispatch/ move it: schedule, queue, round, worker
     5  observe/    tell it: log, metrics
     6  web/        show it: health, metrics, admin over HTTP     front/ hear it in a process of its own (processes 2)
+                   doctor/ look at what stands between this machine and mail that arrives
     7  app.py      builds, starts and stops everything in one visible order · cli/ one file a command
 """
 

@@ -33,6 +33,7 @@ FLOORS: dict[str, int] = {
     "observe": 5,
     "front": 6,
     "web": 6,
+    "doctor": 6,
     "app": 7,
     "process": 7,
     "cli": 7,

@@ -24,6 +24,7 @@ EX_USAGE = os.EX_USAGE
 
 COMMANDS = {
     "check": "read the configuration, show the effective values (secrets masked) and all warnings",
+    "doctor": "look at all that stands between this machine and mail that arrives, and say what to do",
 }
 """The commands beside serving, by the module of this folder that carries each out."""
 
@@ -31,6 +32,7 @@ _EXIT_CODES = """\
 exit codes (those of sysexits.h):
   0   all is well: the command did its work, or serving ended after a drain
   64  the command line is wrong
+  69  doctor: at least one check failed (warnings alone end with 0)
   70  the program itself is at fault; the log says where
   73  the pidfile or the log file cannot be written
   74  the disk failed: the spool or a folder of dataDir cannot be read or written
@@ -82,6 +84,19 @@ def _add_common_options(parser: argparse.ArgumentParser, default: object) -> Non
     )
 
 
+def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    """What ``doctor`` takes; ``cli/doctor.py`` makes values of the words."""
+    parser.add_argument("domain", nargs="?", default="", help="whose mail it is (default: dkim.domain)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--dnsbl", action="store_true", help="ask public blocklists for our address as well")
+    parser.add_argument(
+        "--address", action="append", default=[], metavar="IP", help="our address as others see it (may be given again)"
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="HOST[:PORT]", help="a mail server to try (may be given again)"
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     parser = _Parser(
@@ -103,6 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False, add_help=False)
         # SUPPRESS: a command without the option must not undo one that stood before its name.
         _add_common_options(command, argparse.SUPPRESS)
+        if name == "doctor":
+            _add_doctor_options(command)
     return parser
 
 

@@ -94,7 +94,7 @@ class _FrontProcess:
             process.share_one_processor(self._processors, self._neighbour)
         threading.excepthook = _log_thread_death
         self._log_output = logs.configure(self._config.logging)
-        process.raise_open_files_limit(_files_wanted(self._config))
+        process.raise_open_files_limit(files_wanted(self._config))
         process.preload()
 
     def configure(self, config: Config) -> None:
@@ -149,7 +149,7 @@ class _Serving:
         threading.excepthook = _log_thread_death
         log.info("start version=%s pid=%d python=%r", __version__, process.main_pid(), interpreter())
         _log_warnings(self._loaded)
-        process.raise_open_files_limit(_files_wanted(self._loaded.config))
+        process.raise_open_files_limit(files_wanted(self._loaded.config))
         if self._unpacked:
             self._unpacked.lock()
             self._unpacked.sweep_stale(time.time())
@@ -241,7 +241,8 @@ class _Serving:
             log.info("reload.done file=%r", str(self._config_path))
 
 
-def _files_wanted(config: Config) -> int:
+def files_wanted(config: Config) -> int:
+    """How many files may be open at once under ``config``."""
     upstream = sum(provider.max_connections or config.worker_count for provider in config.forward_providers)
     return config.max_connections + upstream + OWN_FILES
 

@@ -89,16 +89,18 @@ class _Response(NamedTuple):
 
 
 class Dns:
-    """``nameservers``: ``ip`` or ``ip:port``; none: the system's. ``timeout_seconds``: for one question, over all of them."""
+    """``nameservers``: ``ip`` or ``ip:port``; none: the system's. ``timeout_seconds``: for one question, over all of them.
+    ``hosts``: what the machine itself says about names; None is /etc/hosts."""
 
     def __init__(
         self,
         nameservers: Sequence[str] = (),
         timeout_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        hosts: HostsFile | None = None,
     ) -> None:
         self._nameservers = Nameservers(nameservers)
-        self._hosts = HostsFile()
+        self._hosts = hosts or HostsFile()
         self._timeout_seconds = timeout_seconds
         self._memory: Memory[tuple[str, RdataType], Answer[Any]] = Memory(MAX_ENTRIES, clock)
 
