@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailer.config.kinds import (
+    AddressText,
     Choice,
     DomainText,
     EhloText,
@@ -207,6 +208,10 @@ class BounceConfig:
     delay_warning: int = setting(
         "delayWarning", 14400, SECONDS, "Tell the sender of a message that is so late; 0 is off. Not in this version yet."
     )
+    language: str = setting(
+        "language", "en", Choice(("en", "zh", "both")), "Language of what a report says to people: English, Chinese, or both."
+    )
+    sender: str = setting("from", "", AddressText(), "Address that stands in a report's From.", "`MAILER-DAEMON@<hostname>`")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
