@@ -26,6 +26,7 @@ from mailer.front.keeper import Front
 from mailer.observe.metrics import Metrics, Sources
 from mailer.policy.limits import RateLimiter
 from mailer.service import Service
+from mailer.signing.signer import Signers
 from mailer.smtp.server import SmtpServer
 from mailer.spool.archive import Archive
 from mailer.spool.failed import FailedStore
@@ -185,6 +186,7 @@ class _Parts:
     archive: Archive
     limiter: RateLimiter
     providers: ProviderSet
+    signers: Signers
     dispatcher: Dispatcher
     smtp: SmtpServer | Front
     web: WebServer | None
@@ -209,6 +211,7 @@ class _Parts:
 
     def configure(self, config: Config) -> None:
         """Take a new configuration: first what may still refuse it whole, providers before the dispatcher that asks them."""
+        self.signers.configure(config.dkim)
         self.smtp.configure(config)
         self.providers.configure(config)
         self.limiter.configure(config.rate_limits)
@@ -223,12 +226,14 @@ def _build(
 ) -> _Parts:
     """Make every part; only the spool and what lies under it take hold of anything outside."""
     hub = Hub()
+    signers = Signers(config.dkim)  # before the spool: without a key that is asked for there is nothing to start
     spool = SqliteSpool.open(config.data_dir)
     failed = FailedStore(config.data_dir)
     archive = Archive(config.data_dir, config.security.archive_days)
     windows = Windows(spool.load_usage)
     providers = ProviderSet(config, windows, hub, Surroundings())
     dispatcher = Dispatcher(config, spool, failed, providers, hub)
+    dispatcher.ways.sign = signers.sign
     providers.on_breaker_closed = dispatcher.breaker_closed
     # Ended in the reverse order: the spool writes its last records, then the files that follow them are put in place.
     stack.callback(archive.close)
@@ -252,7 +257,7 @@ def _build(
         Service("housekeeping", _Housekeeping(dispatcher.ways, spool, failed)),
         Service("providers", providers),
     )
-    return _Parts(hub, metrics, spool, failed, archive, limiter, providers, dispatcher, smtp, web, chores)
+    return _Parts(hub, metrics, spool, failed, archive, limiter, providers, signers, dispatcher, smtp, web, chores)
 
 
 @dataclass(frozen=True)

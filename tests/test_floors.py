@@ -48,7 +48,7 @@ NEIGHBOURS = {("cli", "app"), ("cli", "process")}
 
 LIBRARY_IMPORTERS: dict[str, set[str]] = {
     "prometheus_client": {"mailer.observe.metrics", "mailer.observe.exposition"},
-    "dkim": {"mailer.signing.signer"},
+    "dkim": {"mailer.signing.signature"},
     "dns": {"mailer.transport.dns"},
     "cryptography": {"mailer.signing.keys", "mailer.transport.tlsa"},
 }

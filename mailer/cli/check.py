@@ -15,6 +15,7 @@ from mailer.config.load import EX_CONFIG, ConfigError, load
 from mailer.config.schema import Config
 from mailer.config.show import masked
 from mailer.config.trust import find_trust_store
+from mailer.signing.signer import read_ring
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,6 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         loaded = load(path, os.environ)
         trust = _trust_store(loaded.config)
+        ring = read_ring(loaded.config.dkim)
     except ConfigError as error:
         count = len(error.problems)
         print(f"{path}: {count} problem{'s' if count > 1 else ''}", file=sys.stderr)
@@ -30,9 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  {problem}", file=sys.stderr)
         return EX_CONFIG
     print(json.dumps(masked(loaded.config), indent=2, ensure_ascii=False))
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *ring.warnings):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"certificate store: {trust}", file=sys.stderr)
+    for signer in ring.signers:
+        print(f"dkim: {signer}", file=sys.stderr)
     return 0
 
 

@@ -74,8 +74,9 @@ class FileContent:
             raise OSError(f"{self.path}: holds {seen} bytes where {self.size} were written; the file was changed or cut")
 
 
-MAX_HEADER_BYTES = 1024 * 1024
-"""Longest header block that is rewritten or signed: no honest one is a tenth of it, and it is held in memory."""
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+"""Longest header block that is rewritten or signed, and for that held in memory. What was accepted has 1 MiB at most
+(mail/headers.py), before re-encoding; a file dropped in may have any."""
 
 
 @dataclass(frozen=True, slots=True)
