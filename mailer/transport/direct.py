@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from mailer.config.schema import Config
 from mailer.events import Hub
 from mailer.mail.outcome import Transport
+from mailer.transport import https
 from mailer.transport.admission import Admission
 from mailer.transport.destination import FIRST_CONVERSATIONS, Destination, Means
 from mailer.transport.dns import Dns
@@ -46,12 +47,14 @@ def listens_nowhere() -> Collection[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What direct delivery takes from outside: the clock (Unix time), where the certificates to trust are, and on which
-    addresses and ports this program itself listens (mail for those would go round in circles)."""
+    """What direct delivery takes from outside: the clock (Unix time), where the certificates to trust are, on which
+    addresses and ports this program itself listens (mail for those would go round in circles), and where MTA-STS policies
+    are fetched."""
 
     clock: Callable[[], float] = time.time
     trust_store: TrustStore = system_trust_store
     listens_on: Callable[[], Collection[tuple[str, int]]] = listens_nowhere
+    https_port: int = https.PORT
 
 
 class DirectDelivery:
@@ -72,7 +75,7 @@ class DirectDelivery:
         self._sites: dict[str, Site] = {}  # by name: as many as there are rules
         self._config = config
         self._dns = Dns(config.dns.nameservers, config.dns.timeout)
-        self.policies = Policies(config, self._dns, surroundings.trust_store, surroundings.clock)
+        self.policies = Policies(config, self._dns, surroundings.trust_store, surroundings.clock, surroundings.https_port)
         self._means = self._means_of(config)
 
     def __repr__(self) -> str:
@@ -83,6 +86,7 @@ class DirectDelivery:
         """Take on a configuration. Destinations keep their breakers and connections."""
         if config.dns != self._config.dns:
             self._dns = Dns(config.dns.nameservers, config.dns.timeout)
+        self._dns.forget()  # a reload is also how one says that something was put right
         self.policies.configure(config, self._dns)
         self._config = config
         means = self._means_of(config)
@@ -143,7 +147,8 @@ class DirectDelivery:
         return min(FIRST_CONVERSATIONS, self._means.book.manners(domain).connections)
 
     def close_all_breakers(self) -> None:
-        """Close open breakers and forget named delays: someone knows better."""
+        """Close open breakers, forget named delays and what DNS said: someone knows better."""
+        self._dns.forget()
         for destination in self._all():
             destination.clear()
 

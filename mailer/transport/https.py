@@ -17,7 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mailer.mail.outcome import MailerError, Reply
-from mailer.transport.places import is_public, parse_ip
+from mailer.transport.dial import SocketAddress, connect
+from mailer.transport.faults import reply_for
+from mailer.transport.places import IpAddress, is_public, parse_ip
 from mailer.transport.tls import TrustStore, client_context
 
 PORT = 443
@@ -49,12 +51,15 @@ class Response(NamedTuple):
 
 
 class Https:
-    """Makes requests. ``port`` is another than 443 in tests alone."""
+    """Makes requests. ``port`` is another than 443 in tests alone, and ``total_seconds`` less."""
 
-    def __init__(self, addresses: FindAddresses, trust_store: TrustStore, port: int = PORT) -> None:
+    def __init__(
+        self, addresses: FindAddresses, trust_store: TrustStore, port: int = PORT, total_seconds: float = TOTAL_SECONDS
+    ) -> None:
         self._addresses = addresses
         self._trust_store = trust_store
         self._port = port
+        self._total_seconds = total_seconds
 
     def __repr__(self) -> str:
         return f"Https(port={self._port})"
@@ -72,7 +77,7 @@ class Https:
         return self._request(host, head.encode() + body, allow_private)
 
     def _request(self, host: str, request: bytes, allow_private: bool) -> Response:
-        ends = time.monotonic() + TOTAL_SECONDS
+        ends = time.monotonic() + self._total_seconds
         try:
             context = client_context(self._trust_store())
             with self._connect(host, allow_private, ends) as plain:
@@ -81,26 +86,29 @@ class Https:
                     connection.settimeout(_left(ends))
                     connection.sendall(request)
                     return _parsed(_read_all(connection, ends))
-        except ssl.SSLCertVerificationError as error:
-            raise HttpsError(f"{host}: certificate cannot be verified: {error.verify_message}", is_certificate=True) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            said = str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error) or type(error).__name__
-            raise HttpsError(f"{host}: {Reply.received(451, said).text}") from error
+        except HttpsError:
+            raise
+        except (OSError, MailerError) as error:
+            is_certificate = isinstance(error, ssl.SSLCertVerificationError)
+            text = reply_for(error).text if isinstance(error, OSError) else str(error)
+            raise HttpsError(f"{host}: {text}", is_certificate) from error
+        except (http.client.HTTPException, ValueError) as error:
+            said = Reply.received(451, str(error) or type(error).__name__).text
+            raise HttpsError(f"{host}: {said}") from error
 
     def _connect(self, host: str, allow_private: bool, ends: float) -> socket.socket:
-        """A connection to the first address that answers; each gets an equal share of the time."""
         found = self._addresses(host)
         parsed = [address for address in map(parse_ip, found) if address is not None]
-        usable = [str(address) for address in parsed if allow_private or is_public(address)][:MAX_ADDRESSES]
+        usable = [address for address in parsed if allow_private or is_public(address)][:MAX_ADDRESSES]
         if not usable:
             raise HttpsError(f"{host}: " + ("resolves to private addresses only" if found else "has no address"))
-        refused: OSError = OSError("has no address")
-        for position, address in enumerate(usable):
-            try:
-                return socket.create_connection((address, self._port), _left(ends) / (len(usable) - position))
-            except OSError as error:
-                refused = error
-        raise refused
+        return connect([_place(address, self._port) for address in usable], _left(ends))
+
+
+def _place(address: IpAddress, port: int) -> SocketAddress:
+    if address.version == 4:
+        return socket.AF_INET, (str(address), port)
+    return socket.AF_INET6, (str(address), port, 0, 0)
 
 
 def _left(ends: float) -> float:

@@ -24,7 +24,7 @@ from mailer.mail.outcome import MailerError, Reply
 from mailer.transport import tlsa
 from mailer.transport.dns import Answer, Dns, Status, Tlsa
 from mailer.transport.faults import Fault
-from mailer.transport.https import Https
+from mailer.transport.https import PORT, Https
 from mailer.transport.mx import MailHost, Route
 from mailer.transport.places import parse_ip
 from mailer.transport.sts import Mode, StsPolicy
@@ -54,7 +54,7 @@ class _Settings(NamedTuple):
 
 
 class Policies:
-    """The TLS policies of all domains. ``https`` is how policies are fetched; tests have their own."""
+    """The TLS policies of all domains. ``https_port``: where policies are fetched from; another than 443 in tests."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class Policies:
         dns: Dns,
         trust_store: TrustStore,
         clock: Callable[[], float] = time.time,
-        https: Https | None = None,
+        https_port: int = PORT,
     ) -> None:
         self._trust_store = trust_store
         self._lock = threading.Lock()  # guards _contexts
         self._contexts: dict[bool, ssl.SSLContext] = {}  # by whether they verify
-        self.https = https or Https(self.addresses, trust_store)
+        self.https = Https(self.addresses, trust_store, https_port)
         spool = config.data_dir / "spool"
         self.sts = StsCache(spool / "sts", self.txt, self.https, clock)
         self.tally = Tally(spool / "tlsrpt.json", clock)
