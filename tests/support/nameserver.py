@@ -7,7 +7,7 @@
         assert nameserver.count("example.test", "MX") == 1
 
 Names need no dot at their end; record data is written as in a zone file. A name that has no records, and none below it, does
-not exist. One thread serves; one condition guards the records, the troubles and what was asked. ``close`` ends the thread.
+not exist. One thread serves; one condition guards the records (zones.py), the troubles and what was asked. ``close`` ends it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,23 @@ import contextlib
 import selectors
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.rcode
-import dns.rdatatype
-import dns.rrset
 import dns.zone
-from dns.rdatatype import RdataType
+
+from tests.support.zones import TTL, Records, Zones
 
 WAIT_SECONDS = 20.0
 """How long a wait for a question may take before the test fails: generous, because the machine is shared."""
 
 EVERY_NAME = "*"
-TTL = 300
-NEGATIVE_TTL = 60
 
-Records = Mapping[str, Mapping[str, str | Sequence[str]]]
 Forge = Callable[[dns.message.Message], Sequence[bytes]]
-_Key = tuple[dns.name.Name, RdataType, RdataType]  # name, type, and for RRSIG the type that it covers
 
 
 class Question(NamedTuple):
@@ -65,7 +59,7 @@ class Nameserver:
         self.host, self.port = self._udp.getsockname()
         self.address = f"{self.host}:{self.port}"
         self._changed = threading.Condition()  # guards all below
-        self._rrsets: dict[_Key, dns.rrset.RRset] = {}
+        self._zones = Zones()
         self._troubles: dict[str, _Trouble] = {}
         self._asked: list[Question] = []
         self._held: list[tuple[dns.message.QueryMessage, tuple[str, int]]] = []
@@ -84,37 +78,24 @@ class Nameserver:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Nameserver({self.address}, records={len(self._rrsets)}, asked={len(self._asked)})"
+        return f"Nameserver({self.address}, {self._zones!r}, asked={len(self._asked)})"
 
     # what a test says
 
     def add(self, name: str, kind: str, *data: str, ttl: int = TTL) -> None:
         """Records of one name and type, beside those that are there."""
-        added = dns.rrset.from_text_list(_name(name), ttl, "IN", kind, data, origin=dns.name.root, relativize=False)
         with self._changed:
-            rrset = self._rrsets.setdefault((added.name, added.rdtype, added.covers), added)
-            for record in added:
-                rrset.add(record)
+            self._zones.add(name, kind, *data, ttl=ttl)
 
     def remove(self, name: str, kind: str = "") -> None:
         """Forget the records of a name, or those of one type."""
         with self._changed:
-            for key in list(self._rrsets):
-                if key[0] == _name(name) and kind in ("", key[1].name):
-                    del self._rrsets[key]
+            self._zones.remove(name, kind)
 
     def load(self, zone: dns.zone.Zone) -> None:
         """All records of a zone, its signatures too; what was known of names in it is forgotten."""
-        assert zone.origin is not None
-        loaded = {}
-        for name, rdataset in zone.iterate_rdatasets():
-            rrset = dns.rrset.from_rdata_list(name.derelativize(zone.origin), rdataset.ttl, list(rdataset))
-            loaded[rrset.name, rdataset.rdtype, rdataset.covers] = rrset
         with self._changed:
-            for key in list(self._rrsets):
-                if key[0].is_subdomain(zone.origin):
-                    del self._rrsets[key]
-            self._rrsets.update(loaded)
+            self._zones.load(zone)
 
     def refuse(self, name: str, rcode: str = "SERVFAIL") -> None:
         self._trouble(name, _Trouble(rcode))
@@ -146,7 +127,7 @@ class Nameserver:
             held, self._held = self._held, []
             self._troubles = {name: trouble for name, trouble in self._troubles.items() if trouble.what != "hold"}
         for query, peer in held:
-            self._udp.sendto(self._fitted(query, self.response(query)), peer)
+            self._udp.sendto(self._fitted(query, self._response(query)), peer)
 
     def close(self) -> None:
         self._stop.close()
@@ -237,7 +218,14 @@ class Nameserver:
             if trouble.what == "FORMERR":
                 response.use_edns(False)
             return response
-        return self.response(query)
+        return self._response(query)
+
+    def _response(self, query: dns.message.QueryMessage) -> dns.message.Message:
+        with self._changed:
+            response = self._zones.response(query)
+        if self.vouches:
+            response.flags |= dns.flags.AD
+        return response
 
     def _fitted(self, query: dns.message.QueryMessage, response: dns.message.Message) -> bytes:
         limit = query.payload if query.edns >= 0 else 512
@@ -245,57 +233,6 @@ class Nameserver:
             return response.to_wire(max_size=max(512, limit))
         except dns.exception.TooBig:
             return _truncated(query)
-
-    def response(self, query: dns.message.QueryMessage) -> dns.message.Message:
-        """What the records say."""
-        response = dns.message.make_response(query, recursion_available=True)
-        if self.vouches:
-            response.flags |= dns.flags.AD
-        signed = bool(query.ednsflags & dns.flags.DO)
-        name, kind = query.question[0].name.canonicalize(), query.question[0].rdtype
-        with self._changed:
-            while (alias := self._rrsets.get((name, RdataType.CNAME, RdataType.NONE))) and kind is not RdataType.CNAME:
-                self._put(response.answer, alias, signed)
-                name = alias[0].target.canonicalize()
-                if len(response.answer) > 20:  # a circle
-                    return response
-            found = self._rrsets.get((name, kind, RdataType.NONE))
-            if found is not None:
-                self._put(response.answer, found, signed)
-                return response
-            exists = any(key[0].is_subdomain(name) for key in self._rrsets)
-            if not exists:
-                response.set_rcode(dns.rcode.NXDOMAIN)
-            self._deny(response, name, exists, signed)
-        return response
-
-    def _deny(self, response: dns.message.Message, name: dns.name.Name, exists: bool, signed: bool) -> None:
-        """SOA (RFC 2308 3), and in a signed zone the proof that there is nothing (RFC 4035 3.1.3)."""
-        zones = [key[0] for key in self._rrsets if key[1] is RdataType.SOA and name.is_subdomain(key[0])]
-        if not zones:
-            data = f"ns.invalid. nobody.invalid. 1 60 60 60 {NEGATIVE_TTL}"
-            response.authority.append(dns.rrset.from_text(dns.name.Name(name.labels[-2:]), TTL, "IN", "SOA", data))
-            return
-        apex = max(zones, key=len)
-        self._put(response.authority, self._rrsets[apex, RdataType.SOA, RdataType.NONE], signed)
-        if signed:
-            chain = sorted(key[0] for key in self._rrsets if key[1] is RdataType.NSEC and key[0].is_subdomain(apex))
-            encloser = name  # the closest name above that does exist: a wildcard there is to be denied as well
-            while not any(key[0].is_subdomain(encloser) for key in self._rrsets):
-                encloser = encloser.parent()
-            denied = [name] if exists else [name, dns.name.from_text("*", encloser)]
-            for owner in {max((owner for owner in chain if owner <= each), default=apex) for each in denied} & set(chain):
-                self._put(response.authority, self._rrsets[owner, RdataType.NSEC, RdataType.NONE], signed)
-
-    def _put(self, section: list[dns.rrset.RRset], rrset: dns.rrset.RRset, signed: bool) -> None:
-        section.append(rrset)
-        signature = self._rrsets.get((rrset.name, RdataType.RRSIG, rrset.rdtype))
-        if signed and signature is not None:
-            section.append(signature)
-
-
-def _name(text: str) -> dns.name.Name:
-    return dns.name.from_text(text).canonicalize()
 
 
 def _truncated(query: dns.message.QueryMessage) -> bytes:
