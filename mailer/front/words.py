@@ -66,6 +66,9 @@ def envelope_to_value(envelope: Envelope) -> tuple[Any, ...]:
     )
 
 
+_DSN = 6  # where that stands: as long as there are recipients, and another for each message, so not worth remembering
+
+
 def envelope_of_value(value: tuple[Any, ...]) -> Envelope:
     message_id, sender, recipients, size, at, options = value
     return Envelope(
@@ -74,7 +77,7 @@ def envelope_of_value(value: tuple[Any, ...]) -> Envelope:
         tuple(Recipient(index, _address(*parts), updated_at=at) for index, parts in enumerate(recipients)),
         size,
         at,
-        _options(*options),
+        Options(*options) if options[_DSN] else _options(*options),
     )
 
 

@@ -1,4 +1,4 @@
-"""The DATA phase: from the wire to the intake, in pieces, so that memory stays bounded however large a message is.
+"""The content of a message: from the wire to the intake, in pieces, so that memory stays bounded however large a message is.
 
 A message is read to its real end whatever is wrong with it, and refused then; only one far beyond the size limit ends
 the session. No thread or lock of its own: an ``Incoming`` belongs to the session that reads it.
@@ -54,47 +54,60 @@ class ContentRules:
     max_line_bytes: int
     reject_bare_newlines: bool
 
+    @property
+    def endless_bytes(self) -> int:
+        """Over so many, a message has no end."""
+        return ENDLESS_FACTOR * self.max_bytes + ENDLESS_SLACK_BYTES
+
 
 class Incoming:
     """One message on its way to a ``ContentWriter``: counted, checked, its newlines mended, its header block stamped.
 
-    The first fault is kept, and from then on nothing is stored. ``close`` forgets what was not handed over.
+    The first ``fault`` is kept, and from then on nothing is stored. ``close`` forgets what was not handed over.
     """
 
     def __init__(self, rules: ContentRules, writer: ContentWriter, trace: headers.Trace) -> None:
         self._rules = rules
         self._writer = writer
-        self._trace = trace
+        self.trace = trace
         self._head = b""  # of the header block, until it is complete
         self._is_stamped = False
         self._line_bytes = 0  # of a line that the last piece left unfinished
-        self._fault: Refused | None = None
+        self.fault: Refused | None = None
         self.received = 0
         self.has_long_lines = False
 
     def take(self, piece: bytes) -> None:
         """The next piece from the wire. Raises Disconnect when there is no end to them."""
         self.received += len(piece)
-        if self._fault is None:
-            try:
-                if self.received > self._rules.max_bytes:
-                    raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
-                piece = self._mend(piece)
-                if self._is_stamped:
-                    self._writer.write(piece)
-                else:
-                    self._begin(piece)
-            except Refused as refused:
-                self._refuse(refused)
-            except SpoolError as error:
-                self._refuse(Refused(reply_to(error), str(error)))
-        elif self.received > ENDLESS_FACTOR * self._rules.max_bytes + ENDLESS_SLACK_BYTES:
+        if self.fault is None:
+            self._store(piece)
+        elif self.received > self._rules.endless_bytes:
             raise Disconnect(ENDLESS, f"{self.received} bytes of data and no end")
+
+    def end_line(self) -> None:
+        """Complete a last line that came without its CRLF; that CRLF is not counted."""
+        if self.fault is None:
+            self._store(b"\r\n")
+
+    def _store(self, piece: bytes) -> None:
+        try:
+            if self.received > self._rules.max_bytes:
+                raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
+            piece = self._mend(piece)
+            if self._is_stamped:
+                self._writer.write(piece)
+            else:
+                self._begin(piece)
+        except Refused as refused:
+            self._refuse(refused)
+        except SpoolError as error:
+            self._refuse(Refused(reply_to(error), str(error)))
 
     def finish(self) -> Content:
         """The content, at its real end. Raises Refused, SpoolError."""
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
         if not self._is_stamped:
             self._stamp(self._head)
         return self._writer.finish()
@@ -104,7 +117,7 @@ class Incoming:
         self._writer.discard()
 
     def _refuse(self, refused: Refused) -> None:
-        self._fault = refused
+        self.fault = refused
         self._head = b""
         self._writer.discard()
 
@@ -150,7 +163,7 @@ class Incoming:
         self._is_stamped = True
         self._head = b""
         try:
-            stamped = headers.stamp(head, self._trace)
+            stamped = headers.stamp(head, self.trace)
         except headers.HeaderTooLarge as error:
             raise Refused(HEADER_TOO_LARGE, str(error)) from None
         except headers.MailLoop as error:

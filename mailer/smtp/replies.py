@@ -17,7 +17,7 @@ OK = _bytes_of(250, "2.0.0", "Ok")
 SENDER_OK = _bytes_of(250, "2.1.0", "Ok")
 RECIPIENT_OK = _bytes_of(250, "2.1.5", "Ok")
 VRFY = _bytes_of(252, "2.5.0", "Cannot verify, but will accept a message and try to deliver it")
-HELP = _bytes_of(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT STARTTLS AUTH")
+HELP = _bytes_of(214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT STARTTLS AUTH BDAT")
 START_DATA = _bytes_of(354, "", "End data with <CR><LF>.<CR><LF>")
 START_TLS = _bytes_of(220, "2.0.0", "Ready to start TLS")
 LOGGED_IN = _bytes_of(235, "2.7.0", "Authentication successful")
@@ -41,13 +41,16 @@ SYNTAX = Reply(501, "5.5.2", "Syntax error")
 NO_PARAMETERS = Reply(501, "5.5.4", "Command takes no parameters")
 NEEDS_NAME = Reply(501, "", "Say EHLO or HELO with one name")  # RFC 2034 3: no enhanced code to EHLO and HELO
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
-RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]")
+BDAT_SYNTAX = Reply(501, "5.5.4", "Syntax: BDAT size [LAST]")
 BAD_PARAMETER = Reply(501, "5.5.4", "Parameter is malformed or given twice")
 NOT_OFFERED = Reply(502, "5.5.1", "Command is not offered")
 HELO_FIRST = Reply(503, "5.5.1", "Say EHLO or HELO first")
 MAIL_FIRST = Reply(503, "5.5.1", "Say MAIL first")
 NESTED_MAIL = Reply(503, "5.5.1", "MAIL was said already")
+AMID_CHUNKS = Reply(503, "5.5.1", "Not between the chunks of a message")
 UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter is not supported")
+BINARY_BODY = Reply(555, "5.6.1", "BODY=BINARYMIME is not supported")
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 
 BAD_ADDRESS = Reply(553, "5.1.3", "Not an RFC 5321 address")
@@ -110,6 +113,10 @@ class Refused(Exception):
 
 class MessageRefused(Refused):
     """A whole message was read, to its real end, and is refused."""
+
+
+class ChunkRefused(MessageRefused):
+    """The same of a chunk behind which there may be more of its message: those are read, and refused like it."""
 
 
 class Disconnect(Exception):

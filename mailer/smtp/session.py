@@ -17,7 +17,7 @@ from mailer.policy.auth import delay_after
 from mailer.smtp import replies
 from mailer.smtp.authenticate import authenticate
 from mailer.smtp.message import Intake
-from mailer.smtp.replies import Disconnect, MessageRefused, Refused
+from mailer.smtp.replies import ChunkRefused, Disconnect, MessageRefused, Refused
 from mailer.smtp.submission import Services, Submission
 from mailer.smtp.terms import Client, Peer, Terms
 from mailer.smtp.wire import Wire
@@ -64,7 +64,7 @@ class Session:
             b"VRFY": lambda _: replies.VRFY,
             b"EXPN": self._expn,
             b"HELP": lambda _: replies.HELP,
-            b"BDAT": self._bdat,
+            b"BDAT": self._submission.bdat,
         }
 
     def __repr__(self) -> str:
@@ -134,6 +134,8 @@ class Session:
         self._note(refused.reply, refused.why, verb)
         if isinstance(refused, MessageRefused):
             self._submission.forget()
+            if isinstance(refused, ChunkRefused):
+                self._submission.drop_chunks(refused.reply)
             return
         if verb == b"DATA" and self._wire.input_waits():
             # A client may send commands once it has read the refusal (RFC 2920 3.1). This one has not waited for it, so
@@ -252,8 +254,3 @@ class Session:
 
     def _expn(self, _argument: bytes) -> None:
         raise Refused(replies.NOT_OFFERED)
-
-    def _bdat(self, _argument: bytes) -> None:
-        """Not offered, and a chunk follows without waiting for the reply (RFC 3030 2): it must not be executed."""
-        self._wire.say(replies.NOT_OFFERED)
-        raise Disconnect(replies.OUT_OF_STEP, "BDAT is not offered")

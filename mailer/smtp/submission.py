@@ -1,4 +1,4 @@
-"""MAIL, RCPT and DATA: how one client's messages come to be accepted, one after another.
+"""MAIL, RCPT, DATA and BDAT: how one client's messages come to be accepted, one after another.
 
 No threads, no locks: a ``Submission`` belongs to one session. What the client may not do is ``Refused``; a message that
 was read to its end and refused is ``MessageRefused``; room held for a message is given back unless it was accepted.
@@ -12,18 +12,21 @@ from dataclasses import dataclass
 
 from mailer.events import Hub
 from mailer.mail.address import Address
+from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope, Options, new_message_id
 from mailer.mail.headers import Trace
+from mailer.mail.outcome import Reply
 from mailer.policy.auth import FailedLogins
 from mailer.policy.limits import RateLimiter
 from mailer.smtp import replies
+from mailer.smtp.chunks import Chunks
 from mailer.smtp.message import Incoming, Intake, reply_to
-from mailer.smtp.parameters import MailFrom, parse_mail, parse_rcpt
-from mailer.smtp.replies import MessageRefused, Refused
+from mailer.smtp.parameters import parse_chunk, parse_mail, parse_rcpt
+from mailer.smtp.replies import ChunkRefused, Disconnect, MessageRefused, Refused
 from mailer.smtp.terms import Client, Terms
 from mailer.smtp.transaction import Transaction
 from mailer.smtp.wire import Wire
-from mailer.spool.store import ContentWriter, SpoolError
+from mailer.spool.store import SpoolError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class Submission:
         self._terms = terms
         self._services = services
         self._transaction: Transaction | None = None
+        self._refused_chunk: Reply | None = None  # what the chunks behind a refused one are answered
+        self._dropped_bytes = 0  # of chunks refused since MAIL
 
     def __repr__(self) -> str:
         return f"Submission({self._transaction})"
@@ -70,75 +75,139 @@ class Submission:
         if self._transaction is not None:
             raise Refused(replies.NESTED_MAIL)
         mail = parse_mail(argument, self._client.is_extended)
+        if mail.require_tls and not self._wire.is_tls:
+            raise Refused(replies.UNKNOWN_PARAMETER, "REQUIRETLS needs TLS")  # RFC 8689 2: offered under TLS alone
         if mail.size > self._terms.content.max_bytes:
             raise Refused(replies.TOO_LARGE, f"announced {mail.size} bytes")
         reservation = self._services.limiter.reserve(mail.sender, self._services.clock())
         if reservation is None:
             raise Refused(replies.OVER_RATE)
         self._transaction = Transaction(mail, reservation)
+        self._refused_chunk, self._dropped_bytes = None, 0
         return replies.SENDER_OK
 
     def rcpt(self, argument: bytes) -> bytes:
         transaction = self._transaction
         if transaction is None:
             raise Refused(replies.MAIL_FIRST)
-        address = parse_rcpt(argument, transaction.mail.smtputf8, self._terms.hostname)
-        if not transaction.add(address, self._terms.max_recipients):
+        if transaction.chunks is not None:
+            raise Refused(replies.AMID_CHUNKS)
+        address, wish = parse_rcpt(argument, transaction.mail.smtputf8, self._terms.hostname, self._client.is_extended)
+        if not transaction.add(address, wish, self._terms.max_recipients):
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         return replies.RECIPIENT_OK
 
     def data(self, argument: bytes) -> None:
         """Replies by itself. Raises Refused before anything of the message is read, MessageRefused after its end, and
         Disconnect in between, or when the client does not take the 250."""
-        transaction = self._transaction
         if argument:
             raise Refused(replies.NO_PARAMETERS)
-        if transaction is None:
-            raise Refused(replies.MAIL_FIRST)
-        if not transaction.has_recipients:
-            raise Refused(replies.NO_RECIPIENTS)
-        trace = self._trace(transaction)
-        try:
-            writer = self._services.intake.new_content(trace.id)
-        except SpoolError as error:
-            raise Refused(reply_to(error), str(error)) from None
-        try:
-            envelope = self._receive(transaction, trace, writer)
-        except Refused as refused:
-            raise MessageRefused(refused.reply, refused.why) from None
-        except SpoolError as error:
-            raise MessageRefused(reply_to(error), str(error)) from None
-        transaction.reservation.keep()
-        self._transaction = None
-        try:  # first the reply: someone waits for it
-            self._wire.say_bytes(b"250 2.0.0 Ok: queued as %b\r\n" % trace.id.encode())
-            self._wire.flush()
-        finally:
-            self._log_accepted(envelope)
-
-    def forget(self) -> None:
-        """End the message under way, if there is one, and give back the room held for it."""
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None:
-            transaction.reservation.release(self._services.clock())
-
-    def _receive(self, transaction: Transaction, trace: Trace, writer: ContentWriter) -> Envelope:
-        """Read the message and hand it over. Raises Refused and SpoolError after its end, Disconnect before it."""
-        incoming = Incoming(self._terms.content, writer, trace)
+        transaction = self._complete()
+        if transaction.chunks is not None:
+            raise Refused(replies.AMID_CHUNKS)  # RFC 3030 2: DATA and BDAT never mix
+        incoming = self._begin(transaction)
         is_accepted = False
         try:
             self._wire.say_bytes(replies.START_DATA)
             for piece in self._wire.read_data():
                 incoming.take(piece)
-            content = incoming.finish()
-            options = self._options(transaction.mail, incoming.has_long_lines)
-            envelope = transaction.envelope(trace.id, content.size, self._services.clock(), options)
-            self._services.intake.accept(envelope, content)
+            envelope = self._hand_over(transaction, incoming, incoming.finish)
             is_accepted = True
         finally:
             if not is_accepted:
                 incoming.close()
+        self._accepted(transaction, envelope)
+
+    def bdat(self, argument: bytes) -> bytes | None:
+        """One chunk (RFC 3030 2). Its octets are read whatever becomes of it, and so never taken for commands; after a
+        command that does not say how many follow, the session ends. Raises as ``data`` does, and ChunkRefused."""
+        chunk = parse_chunk(argument)
+        if chunk is None:
+            self._wire.say(replies.BDAT_SYNTAX)
+            raise Disconnect(replies.OUT_OF_STEP, "BDAT does not say how many octets follow")
+        size, is_last = chunk
+        if self._refused_chunk is not None:
+            self._drop(size)
+            reply, self._refused_chunk = self._refused_chunk, None if is_last else self._refused_chunk
+            return reply.to_wire()
+        try:
+            if is_last is None:
+                raise Refused(replies.BDAT_SYNTAX)
+            transaction = self._complete()
+            is_first = transaction.chunks is None
+            chunks = transaction.chunks = transaction.chunks or Chunks(self._begin(transaction))
+        except Refused as refused:
+            self._drop(size)
+            if self._transaction is None:
+                raise
+            raise _of_chunk(is_last)(refused.reply, refused.why) from None
+        chunks.take(self._wire.read_chunk(size, is_first))
+        if chunks.fault is not None:
+            raise _of_chunk(is_last)(chunks.fault.reply, chunks.fault.why)
+        if not is_last:
+            return b"250 2.0.0 %d octets received\r\n" % size
+        self._accepted(transaction, self._hand_over(transaction, chunks.incoming, chunks.finish))
+        return None
+
+    def forget(self) -> None:
+        """End the message under way, if there is one, and give back the room held for it."""
+        transaction, self._transaction = self._transaction, None
+        self._refused_chunk = None
+        if transaction is not None:
+            if transaction.chunks is not None:
+                transaction.chunks.close()
+            transaction.reservation.release(self._services.clock())
+
+    def drop_chunks(self, reply: Reply) -> None:
+        """Read chunks that are on their way, and answer each with ``reply``, until the last of them or another command that
+        begins anew (RFC 3030 2)."""
+        self._refused_chunk = reply
+
+    def _drop(self, size: int) -> None:
+        self._dropped_bytes += size
+        if self._dropped_bytes > self._terms.content.endless_bytes:
+            raise Disconnect(replies.ENDLESS, f"{self._dropped_bytes} bytes in refused chunks")
+        for _ in self._wire.read_chunk(size, is_first=True):
+            pass
+
+    def _complete(self) -> Transaction:
+        """The message under way, once its content may come. Raises Refused."""
+        transaction = self._transaction
+        if transaction is None:
+            raise Refused(replies.MAIL_FIRST)
+        if not transaction.has_recipients:
+            raise Refused(replies.NO_RECIPIENTS)
+        return transaction
+
+    def _begin(self, transaction: Transaction) -> Incoming:
+        """Take up the content. Raises Refused."""
+        trace = self._trace(transaction)
+        try:
+            return Incoming(self._terms.content, self._services.intake.new_content(trace.id), trace)
+        except SpoolError as error:
+            raise Refused(reply_to(error), str(error)) from None
+
+    def _hand_over(self, transaction: Transaction, incoming: Incoming, finish: Callable[[], Content]) -> Envelope:
+        """The whole message was read: make it durable. Raises MessageRefused."""
+        try:
+            content = finish()
+            options = self._options(transaction, incoming.has_long_lines)
+            envelope = transaction.envelope(incoming.trace.id, content.size, self._services.clock(), options)
+            self._services.intake.accept(envelope, content)
+        except Refused as refused:
+            raise MessageRefused(refused.reply, refused.why) from None
+        except SpoolError as error:
+            raise MessageRefused(reply_to(error), str(error)) from None
         return envelope
+
+    def _accepted(self, transaction: Transaction, envelope: Envelope) -> None:
+        transaction.reservation.keep()
+        self._transaction = None
+        try:  # first the reply: someone waits for it
+            self._wire.say_bytes(b"250 2.0.0 Ok: queued as %b\r\n" % envelope.id.encode())
+            self._wire.flush()
+        finally:
+            self._log_accepted(envelope)
 
     def _log_accepted(self, envelope: Envelope) -> None:
         recipients = envelope.recipients
@@ -151,9 +220,17 @@ class Submission:
             self._client.peer.address,
         )
 
-    def _options(self, mail: MailFrom, has_long_lines: bool) -> Options:
-        client = self._client
-        return Options(mail.body, mail.smtputf8, has_long_lines, client=client.peer.address, login=client.login or "")
+    def _options(self, transaction: Transaction, has_long_lines: bool) -> Options:
+        client, mail = self._client, transaction.mail
+        return Options(
+            mail.body,
+            mail.smtputf8,
+            has_long_lines,
+            client=client.peer.address,
+            login=client.login or "",
+            dsn=transaction.dsn,
+            require_tls=mail.require_tls,
+        )
 
     def _trace(self, transaction: Transaction) -> Trace:
         """What Received will say of the message that begins now, with the id that it goes by from here on."""
@@ -169,3 +246,8 @@ class Submission:
         tls = "S" if self._wire.is_tls else ""
         login = "A" if self._client.login is not None else ""
         return f"{'UTF8SMTP' if smtputf8 else 'ESMTP'}{tls}{login}"
+
+
+def _of_chunk(is_last: bool | None) -> type[MessageRefused]:
+    """How a chunk is refused: behind the last of a message there are no more of it."""
+    return MessageRefused if is_last else ChunkRefused

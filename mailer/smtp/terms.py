@@ -93,7 +93,10 @@ class Terms:
 
     def _extensions(self, is_loopback: bool, is_tls: bool) -> str:
         lines = [self.hostname, "PIPELINING", f"SIZE {self.content.max_bytes}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
-        if self.tls is not None and not is_tls:
+        lines += ["CHUNKING", "DSN"]
+        if is_tls:
+            lines.append("REQUIRETLS")  # RFC 8689 2: under TLS alone
+        elif self.tls is not None:
             lines.append("STARTTLS")
         if mechanisms := self._mechanisms(is_loopback, is_tls):
             lines.append("AUTH " + " ".join(mechanisms))

@@ -1,4 +1,4 @@
-"""A message under way, from MAIL to the end of DATA: what the client has said of it, and the room held for it.
+"""A message under way, from MAIL to its end: what the client has said of it, and the room held for it.
 
 A value that grows, owned by one session; no threads, no locks.
 """
@@ -6,20 +6,27 @@ A value that grows, owned by one session; no threads, no locks.
 from __future__ import annotations
 
 from mailer.mail.address import Address
+from mailer.mail.dsn import NO_WISH, Dsn, Wish
 from mailer.mail.envelope import Envelope, Options, Recipient
 from mailer.policy.limits import Reservation
+from mailer.smtp.chunks import Chunks
 from mailer.smtp.parameters import MailFrom
 
 
 class Transaction:
-    """Sender, parameters and recipients; each recipient once, however often it was named."""
+    """Sender, parameters and recipients; each recipient once, however often it was named: what was asked first counts.
 
-    __slots__ = ("_recipients", "mail", "reservation")
+    ``chunks``: what has come of the content by BDAT, None before the first.
+    """
+
+    __slots__ = ("_recipients", "_wishes", "chunks", "mail", "reservation")
 
     def __init__(self, mail: MailFrom, reservation: Reservation) -> None:
         self.mail = mail
         self.reservation = reservation
+        self.chunks: Chunks | None = None
         self._recipients: dict[tuple[str, str], Address] = {}
+        self._wishes: list[tuple[str, Wish]] = []
 
     def __repr__(self) -> str:
         return f"Transaction(from={self.mail.sender!s}, recipients={len(self._recipients)})"
@@ -36,7 +43,15 @@ class Transaction:
         [recipient] = self._recipients.values()
         return recipient
 
-    def add(self, recipient: Address, limit: int) -> bool:
+    @property
+    def dsn(self) -> str:
+        """What was asked about delivery reports, as ``Options`` holds it: nearly always nothing."""
+        mail = self.mail
+        if not (self._wishes or mail.ret or mail.envelope_id):
+            return ""
+        return Dsn(mail.ret, mail.envelope_id, tuple(self._wishes)).to_text()
+
+    def add(self, recipient: Address, wish: Wish, limit: int) -> bool:
         """Note a recipient; False when there are ``limit`` others already. Domains compare without letter case."""
         recipients = self._recipients
         key = (recipient.local_part, recipient.domain_key)
@@ -44,6 +59,8 @@ class Transaction:
             if len(recipients) >= limit:
                 return False
             recipients[key] = recipient
+            if wish is not NO_WISH:
+                self._wishes.append((recipient.text, wish))
         return True
 
     def envelope(self, message_id: str, size: int, at: float, options: Options) -> Envelope:

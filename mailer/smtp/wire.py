@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from mailer.mail.content import CHUNK_BYTES
+from mailer.mail.outcome import Reply
 from mailer.smtp.connection import FIRST_BUFFER_BYTES, Connection, SocketLike
 from mailer.smtp.pace import Pace
-from mailer.smtp.replies import BARE_NEWLINE, LINE_TOO_LONG, Refused
+from mailer.smtp.replies import BARE_NEWLINE, LINE_TOO_LONG, OUT_OF_STEP, Disconnect, Refused
 
 COMMAND_LINE_BYTES = 2048  # spec 3; RFC 5321 4.5.3.1.4 asks for 512, parameters and UTF-8 addresses need more
 AUTH_LINE_BYTES = 12288  # RFC 4954 4: long enough for any mechanism
@@ -56,9 +57,9 @@ class Wire(Connection):
             self._skips_line = False
             return self.read_line(limit)
         if LF in line or CR in line or NUL in line:
-            raise Refused(BARE_NEWLINE)
+            raise _bad_line(line, BARE_NEWLINE)
         if length > limit and (length > AUTH_LINE_BYTES or line[:5].upper() != b"AUTH "):
-            raise Refused(LINE_TOO_LONG)
+            raise _bad_line(line, LINE_TOO_LONG)
         return line
 
     def _await_end_of_line(self) -> int:
@@ -79,10 +80,11 @@ class Wire(Connection):
             self._start = self._end - 1 if pending and self._buffer[self._end - 1] == CR else self._end
         elif self._buffer.find(b"\n", self._start, self._end) >= 0:
             self._skips_line = True
-            raise Refused(BARE_NEWLINE)
+            raise _bad_line(bytes(self._view[self._start : self._start + 4]), BARE_NEWLINE)
         elif pending > AUTH_LINE_BYTES + 1:
+            verb = bytes(self._view[self._start : self._start + 4])
             self._read_to_end_of_line()
-            raise Refused(LINE_TOO_LONG)
+            raise _bad_line(verb, LINE_TOO_LONG)
 
     def _read_to_end_of_line(self) -> None:
         deadline = self._deadline()
@@ -101,10 +103,8 @@ class Wire(Connection):
         """
         at_line_start = True  # the CRLF of the DATA line is the first of CRLF.CRLF (RFC 5321 4.1.1.4)
         seen = 0
-        self._in_data = True
         self._has_dots = False
-        self._rate = None
-        self._received_before = self.received_bytes
+        self._begin_data(is_first=True)
         if self._start == self._end:
             self._receive()
         while True:
@@ -114,10 +114,7 @@ class Wire(Connection):
                 self._start = end + 3
                 if end > start:
                     yield self._take(start, end, at_line_start)
-                with self._lock:
-                    self._in_data = False
-                if len(self._buffer) > FIRST_BUFFER_BYTES:
-                    self._shrink()
+                self._end_data()
                 return
             if self._end - start >= LAST_BUFFER_BYTES:
                 cut = self._cut()
@@ -128,6 +125,34 @@ class Wire(Connection):
             now = self._clock()
             self._check_rate(now, now)
             self._receive()
+
+    def read_chunk(self, size: int, is_first: bool) -> Iterator[bytes]:
+        """The next ``size`` octets in pieces, whatever they are (RFC 3030 2). ``is_first``: of a message, whose rate is
+        judged over all its chunks and the time between them. A caller that stops early must not use the wire again.
+        """
+        self._begin_data(is_first)
+        while size > 0:
+            wanted = min(size, LAST_BUFFER_BYTES)
+            while self._end - self._start < wanted:
+                now = self._clock()
+                self._check_rate(now, now)
+                self._receive()
+            start, self._start = self._start, self._start + wanted
+            size -= wanted
+            yield bytes(self._view[start : self._start])
+        self._end_data()
+
+    def _begin_data(self, is_first: bool) -> None:
+        self._in_data = True
+        if is_first:
+            self._rate = None
+            self._received_before = self.received_bytes
+
+    def _end_data(self) -> None:
+        with self._lock:
+            self._in_data = False
+        if len(self._buffer) > FIRST_BUFFER_BYTES:
+            self._shrink()
 
     def _find_end(self, at_line_start: bool, seen: int) -> int:
         """Where the dot of the final CRLF.CRLF stands, or -1."""
@@ -157,3 +182,10 @@ class Wire(Connection):
             start += 1
         piece = bytes(self._view[start:end])
         return piece.replace(_DOT_AT_LINE_START, b"\r\n") if self._has_dots else piece
+
+
+def _bad_line(line: bytes, reply: Reply) -> Refused | Disconnect:
+    """What becomes of a bad line. Behind BDAT a chunk follows at once, and how long it is nobody can tell now."""
+    if line[:4].upper() == b"BDAT":
+        return Disconnect(OUT_OF_STEP, f"BDAT in a bad line: {reply.text}")
+    return Refused(reply)

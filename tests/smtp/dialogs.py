@@ -7,6 +7,7 @@ r"""Dialogs: SMTP conversations as data files in ``tests/dialogs``, and how they
     S: 250 2.1.0 *                the reply, line by line; a final * stands for the rest of the line
     S: (closed)                   the listener has closed the connection
     M: from=a@example.com to=b@example.org,c@example.org
+    M: from=a@example.com to=b@example.org dsn=["HDRS","",{}]   and what was asked about reports, as mail/dsn.py writes it
     B: body\r\n                   what was stored, without the Received field on top; several B: lines are joined
 
 Client lines that follow each other travel in one packet. A dialog that ends otherwise than with (closed) must leave
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mailer.config.schema import Secret
+from mailer.mail.envelope import Envelope
 from mailer.smtp.session import Session
 from mailer.smtp.terms import Peer
 from mailer.smtp.wire import Wire
@@ -112,8 +114,7 @@ def play(dialog: Dialog) -> None:
             assert rest == "(closed)", f"at the end: unexpected {rest!r}"
     finally:
         thread.join(WAIT_SECONDS)
-    stored = [f"from={e.sender} to={','.join(str(r.address) for r in e.recipients)}" for e, _ in setting.intake.messages]
-    assert stored == dialog.messages
+    assert [_described(envelope) for envelope, _ in setting.intake.messages] == dialog.messages
     assert [added(content) for content in setting.intake.contents] == dialog.contents
 
 
@@ -130,6 +131,12 @@ def configured(dialog: Dialog) -> Setting:
         changes: dict[str, Any] = {section: replace(getattr(setting.config, section), **{name: value}) if dot else value}
         setting.config = replace(setting.config, **changes)
     return setting
+
+
+def _described(envelope: Envelope) -> str:
+    recipients = ",".join(str(recipient.address) for recipient in envelope.recipients)
+    dsn = f" dsn={envelope.options.dsn}" if envelope.options.dsn else ""
+    return f"from={envelope.sender} to={recipients}{dsn}"
 
 
 def _next_line(replies: Any) -> str:

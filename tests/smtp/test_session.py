@@ -231,11 +231,6 @@ def test_what_a_browser_sends_is_not_executed() -> None:
     assert codes(replies) == ["220", "421 4.7.0"]
 
 
-def test_a_chunk_behind_bdat_is_not_executed() -> None:
-    replies = converse(EHLO + MAIL + RCPT + b"BDAT 50 LAST\r\n" + MAIL)
-    assert codes(replies)[-2:] == ["502 5.5.1", "421 4.7.0"]
-
-
 @pytest.mark.parametrize("before", [EHLO, EHLO + MAIL, EHLO + MAIL + b"RCPT TO:<bad>\r\n"])
 def test_a_message_sent_behind_a_refused_data_is_never_executed(before: bytes) -> None:
     setting = Setting()
