@@ -89,11 +89,16 @@ class Zones:
                 self._put(response.authority, self._rrsets[owner, RdataType.NSEC, RdataType.NONE], signed)
 
     def _put(self, section: list[dns.rrset.RRset], rrset: dns.rrset.RRset, signed: bool) -> None:
-        section.append(rrset.copy())  # the answer outlives the lock
+        section.append(_copy(rrset))
         signature = self._rrsets.get((rrset.name, RdataType.RRSIG, rrset.rdtype))
         if signed and signature is not None:
-            section.append(signature.copy())
+            section.append(_copy(signature))
 
 
 def _name(text: str) -> dns.name.Name:
     return dns.name.from_text(text).canonicalize()
+
+
+def _copy(rrset: dns.rrset.RRset) -> dns.rrset.RRset:
+    """For an answer, which outlives the lock that guards the records."""
+    return dns.rrset.from_rdata_list(rrset.name, rrset.ttl, list(rrset))
