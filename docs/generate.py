@@ -98,7 +98,10 @@ PAGE = {
         "The provider's `username` is the account that the token is for."
     ),
     "chapter.direct": "Direct delivery",
-    "chapter.direct.text": "Not in this version yet: `enabled` must be false.",
+    "chapter.direct.text": (
+        "Mail goes straight to the mail servers of the recipients' domains (MX); recipients still owed then go to the providers. "
+        "Run `mailer doctor` before: many networks block port 25, and mail without PTR, SPF and DKIM is refused."
+    ),
     "chapter.dkim": "DKIM",
     "chapter.dkim.text": (
         "`mailer dkim generate --domain example.com` makes a key and prints its DNS record; `mailer dkim check` compares both. "

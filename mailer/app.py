@@ -138,6 +138,11 @@ class App:
         """The port of the HTTP pages, 0 where they are off."""
         return self.parts.web.port if self.parts.web is not None else 0
 
+    def listens_on(self) -> list[tuple[str, int]]:
+        """The addresses and ports at which mail is heard."""
+        smtp = self.parts.smtp
+        return [(self._config.smtp_host, port) for port in (smtp.port, smtp.implicit_port) if port]
+
     # what the HTTP pages ask
 
     def totals(self) -> Totals:
@@ -235,6 +240,7 @@ def _build(
     dispatcher = Dispatcher(config, spool, failed, providers, hub)
     dispatcher.ways.sign = signers.sign
     providers.on_breaker_closed = dispatcher.breaker_closed
+    dispatcher.listens_on = app.listens_on
     # Ended in the reverse order: the spool writes its last records, then the files that follow them are put in place.
     stack.callback(archive.close)
     stack.callback(dispatcher.finish_parking)

@@ -23,7 +23,6 @@ def check(config: Config, providers_place: str, notes: Notes) -> None:
 
     ``providers_place``: where the list of providers was given; empty for the one provider of the older keys.
     """
-    _check_not_built(config, notes)
     _check_dkim(config.dkim, notes)
     _check_login(config, notes)
     _check_ports(config, notes)
@@ -33,11 +32,6 @@ def check(config: Config, providers_place: str, notes: Notes) -> None:
     _check_reach(config, notes)
     if config.retry.max_delay < config.retry.base_delay:
         notes.warning("retry.maxDelay", "is below retry.baseDelay, so every wait is as long as maxDelay")
-
-
-def _check_not_built(config: Config, notes: Notes) -> None:
-    if config.direct_delivery.enabled:
-        notes.problem("directDelivery.enabled", "this version cannot do it yet: set it to false and use forwardProviders")
 
 
 def _check_dkim(dkim: DkimConfig, notes: Notes) -> None:

@@ -102,7 +102,7 @@ class DomainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DirectDeliveryConfig:
-    enabled: bool = setting("enabled", False, Flag(), "Deliver to the recipients' own mail servers. Not in this version yet.")
+    enabled: bool = setting("enabled", False, Flag(), "Deliver to the recipients' own mail servers, before any provider.")
     ehlo_domain: str = setting("ehloDomain", "", EhloText(), "Name given in EHLO.", "`hostname`")
     insecure_skip_verify: bool = setting("insecureSkipVerify", False, Flag(), "Accept any certificate.")
     retry_count: int = setting(

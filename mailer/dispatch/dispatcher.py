@@ -1,7 +1,7 @@
 """The delivering half of the program as one thing: built, started, reloaded and stopped by ``app.py``.
 
-It owns three service threads (schedule, parking, crew) besides the workers. What each does and how it fails is said in
-its module; this one only joins them.
+It owns three service threads (schedule, parking, crew) besides the workers, and a fourth, ``direct``, from when mail first
+goes to the recipients' own servers. What each does and how it fails is said in its module; this one only joins them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from mailer.config.schema import Config
 from mailer.dispatch.crew import Crew
@@ -27,6 +29,9 @@ from mailer.spool.store import Store
 from mailer.transport.local import LocalFiles
 from mailer.transport.providers import ProviderSet
 
+if TYPE_CHECKING:  # imported when it is enabled: it brings DNS along, which most installations never need
+    from mailer.transport.direct import DirectDelivery
+
 log = logging.getLogger(__name__)
 
 STUCK_MARGIN_SECONDS = 60.0
@@ -35,11 +40,16 @@ PARKING_END_SECONDS = 5.0
 
 
 class Dispatcher:
-    """Delivers what ``intake`` accepted; see the module."""
+    """Delivers what ``intake`` accepted; see the module. ``listens_on`` names the addresses and ports of this program's own
+    listeners: mail for those would go round in circles."""
 
     def __init__(self, config: Config, store: Store, failed: FailedStore, providers: ProviderSet, hub: Hub) -> None:
         self._store = store
+        self._hub = hub
         self._providers = providers
+        self.listens_on: Callable[[], Collection[tuple[str, int]]] = lambda: ()
+        self._direct: DirectDelivery | None = None
+        self._direct_service: Service | None = None
         self.ways = Ways(config, providers, LocalFiles(config.data_dir), _rules(config))
         self._queue = FairQueue(config.queue_size, self.ways.limit_of)
         self._schedule = Schedule(store, self._queue, self.ways, self._wake_schedule)
@@ -59,6 +69,7 @@ class Dispatcher:
 
     def start(self) -> None:
         """End what a crash cut short, then start the threads."""
+        self._configure_direct(self.ways.config)
         self._parking.recover()
         left = self._store.totals()
         if left.queued or left.parked:
@@ -68,12 +79,26 @@ class Dispatcher:
 
     def configure(self, config: Config) -> None:
         """Take a new configuration; the provider set has been configured before. ``queueSize`` needs a restart."""
+        self._configure_direct(config)
         self.ways.configure(config, _rules(config))
         self._queue.forget_limits()
         self._parking.interval_seconds = config.retry.failed_retry_interval
         self._crew.set_count(config.worker_count)
         self._store.make_due(time.time(), NO_WAY)
         self._schedule.look_again()
+
+    def _configure_direct(self, config: Config) -> None:
+        """Have the way to the recipients' own servers from when it is first enabled; later it only takes configurations."""
+        if self._direct is not None:
+            self._direct.configure(config)
+        elif config.direct_delivery.enabled:
+            from mailer.transport.direct import DirectDelivery, Surroundings  # noqa: PLC0415 - see above
+
+            self._direct = self.ways.direct = DirectDelivery(config, self._hub, Surroundings(listens_on=self.listens_on))
+            self._direct.on_limit_changed = self._queue.set_limit
+            self._direct.on_breaker_closed = self.breaker_closed
+            self._direct_service = Service("direct", self._direct)
+            self._direct_service.start()
 
     def breaker_closed(self, name: str) -> None:
         """What waited or was parked for that provider's sake is due (spec 4)."""
@@ -91,6 +116,8 @@ class Dispatcher:
         finally:
             self._schedule.call_again(None)
             self._providers.close_all_breakers()
+            if self._direct is not None:
+                self._direct.close_all_breakers()
             self._schedule.look_again()
 
     @property
@@ -114,6 +141,9 @@ class Dispatcher:
         finished = self._crew.stop(timeout_seconds)
         self._schedule_service.stop()
         self._schedule_service.join(timeout_seconds)
+        if self._direct is not None and self._direct_service is not None:
+            self._direct_service.stop()
+            self._direct.close()
         return finished
 
     def finish_parking(self) -> None:

@@ -21,12 +21,6 @@ def of_provider(**values: object) -> str:
     return json.dumps({"forwardSMTP": True, "forwardProviders": [PROVIDER | values]})
 
 
-def test_what_is_not_built_yet_is_an_error_that_says_so() -> None:
-    assert problems('{"directDelivery": {"enabled": true}}') == [
-        "directDelivery.enabled: this version cannot do it yet: set it to false and use forwardProviders",
-    ]
-
-
 def of_dkim(**dkim: object) -> str:
     return json.dumps({"dkim": {"enabled": True} | dkim})
 
