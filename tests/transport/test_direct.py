@@ -10,7 +10,7 @@ import pytest
 from mailer.config.schema import DomainConfig
 from mailer.transport import direct as module
 from mailer.transport.breaker import FAULTS_TO_OPEN, LONGEST_OPEN_SECONDS
-from mailer.transport.destination import FIRST_CONVERSATIONS
+from mailer.transport.destination import FIRST_CONVERSATIONS, Destination
 from mailer.transport.direct import FORGET_SECONDS, FULL_WAIT_SECONDS, DirectDelivery
 from tests.support.internet import Internet
 from tests.transport.deliveries import Clock, delivery_to
@@ -61,6 +61,17 @@ class TestForgetting:
         assert known(direct) == "1"
         direct.step(clock() + FORGET_SECONDS + LONGEST_OPEN_SECONDS)
         assert known(direct) == "0"
+
+
+    def test_a_forgotten_one_admits_nobody(self, internet: Internet) -> None:
+        """Whoever had it in hand at that moment is told to ask again."""
+        clock = Clock()
+        direct = direct_over(internet, clock=clock)
+        destination = direct.transport("a.test")
+        assert isinstance(destination, Destination)
+        direct.step(clock() + FORGET_SECONDS)
+        assert destination.admit(1, clock()) is None
+        assert admitted(direct, "a.test", now=clock()).granted == 1
 
 
 class TestBound:
