@@ -1,0 +1,1 @@
+"""What doctor finds, with real nameservers, servers, files and processes."""
