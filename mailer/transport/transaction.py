@@ -14,6 +14,7 @@ from mailer.mail.content import Content, MemoryContent
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Delivery, MailerError, Reply, Stage, Verdict
 from mailer.transport.client import Conversation, received
+from mailer.transport.commands import asked_of, mail_parameters, path_of, rcpt_commands
 from mailer.transport.delay import named_delay
 from mailer.transport.faults import FOREIGN, ContentUnreadable, Fault, is_lost, nonsense, reply_for
 from mailer.transport.needs import has_utf8_header, is_8bit, readable
@@ -22,7 +23,6 @@ from mailer.transport.wire import stuffed, stuffed_whole
 GROUP_RECIPIENTS = 100
 """RCPT commands in one write. RFC 2920 3.1: a client must not deadlock against a server that stops reading until its
 replies are read; 100 commands and their replies fit the smallest socket buffers in use."""
-
 
 _NO_RECIPIENTS = Reply(451, "4.3.0", "no recipients")
 _NOT_NOW = Reply(451, "4.3.2", "not sent: outcomes cannot be recorded at the moment")
@@ -117,21 +117,21 @@ class Transaction:
             text = f"message of {size} bytes exceeds the server's limit of {limit}"
             self._give_all(Stage.MAIL, Reply(552, "5.3.4", text))
             return None
-        sender = self._sender.to_path()
-        paths = [recipient.address.to_path() for recipient in self._recipients]
-        has_utf8 = options.smtputf8 or not b"".join((sender, *paths)).isascii()
+        texts = [recipient.address.text for recipient in self._recipients]
+        has_utf8 = options.smtputf8 or not "".join((self._sender.text, *texts)).isascii()
         if has_utf8 and "SMTPUTF8" not in extensions:
             if not self._fits_ascii(content):
                 return None
-            sender, has_utf8 = _ascii_path(self._sender), False
-            paths = [_ascii_path(recipient.address) for recipient in self._recipients]
-        self._rcpt_commands = [b"RCPT TO:%b\r\n" % path for path in paths]
-        return b"MAIL FROM:%b%b%b%b%b\r\n" % (
-            sender,
+            has_utf8 = False
+        dsn = asked_of(options, extensions)
+        self._rcpt_commands = rcpt_commands(self._recipients, has_utf8, dsn)
+        return b"MAIL FROM:%b%b%b%b%b%b\r\n" % (
+            path_of(self._sender, has_utf8),
             b" SIZE=%d" % size if "SIZE" in extensions else b"",
             b" BODY=8BITMIME" if "8BITMIME" in extensions and is_8bit(options, content) else b"",
             b" SMTPUTF8" if has_utf8 else b"",
             b" REQUIRETLS" if options.require_tls else b"",
+            mail_parameters(dsn),
         )
 
     def _keeps_tls(self) -> bool:
@@ -281,6 +281,8 @@ class Transaction:
     def _give_all(self, stage: Stage, reply: Reply, in_doubt: bool = False) -> None:
         """The same verdict to everyone who has none yet."""
         verdict = verdict_of(stage, reply, in_doubt)
+        if verdict.is_delivered and "DSN" in self._conversation.extensions:
+            verdict = verdict._replace(took_dsn=True)
         self._reply = reply
         for recipient in self._delivery.recipients:
             self._verdicts.setdefault(recipient.index, verdict)
@@ -291,12 +293,6 @@ def _refusal(code: int, text: bytes) -> Reply:
     if code == 421 or code < 400:
         raise Fault(received(code, text)) if code == 421 else nonsense(f"unexpected reply {code}")
     return received(code, text)
-
-
-def _ascii_path(address: Address) -> bytes:
-    """The path for a peer without SMTPUTF8 (RFC 6531 3.2): a domain has an ASCII form."""
-    path = address.to_path()
-    return path if path.isascii() else f"<{address.local_part}@{address.domain_key}>".encode()
 
 
 def _is_answer(error: BaseException) -> bool:

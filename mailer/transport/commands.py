@@ -1,0 +1,55 @@
+"""MAIL and RCPT in the words that a peer's extensions allow (RFC 5321 4.1.2), with what the sender asked about delivery
+reports for a peer that offers DSN (RFC 3461 5.2.1).
+
+No threads, no locks, nothing that fails: values to bytes. No address and no ``Dsn`` holds what could end a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mailer.mail.address import Address
+from mailer.mail.dsn import NO_WISH, Dsn
+from mailer.mail.envelope import Options, Recipient
+from mailer.mail.xtext import ascii_original, original_of
+
+_NOTHING_ASKED = Dsn()
+
+
+def path_of(address: Address, has_utf8: bool) -> bytes:
+    """The path of an address. Without SMTPUTF8 (``has_utf8``) a domain is in its ASCII form (RFC 6531 3.2)."""
+    path = address.to_path()
+    return path if has_utf8 or path.isascii() else f"<{address.local_part}@{address.domain_key}>".encode()
+
+
+def asked_of(options: Options, extensions: frozenset[str]) -> Dsn | None:
+    """What to tell the peer of reports: None where it does not offer DSN."""
+    if "DSN" not in extensions:
+        return None
+    return Dsn.of_text(options.dsn) if options.dsn else _NOTHING_ASKED
+
+
+def mail_parameters(dsn: Dsn | None) -> bytes:
+    """RET and ENVID as they came (RFC 3461 5.2.1 (a), (b))."""
+    if dsn is None or dsn is _NOTHING_ASKED:
+        return b""
+    ret = f" RET={dsn.ret}" if dsn.ret else ""
+    envelope_id = f" ENVID={dsn.envelope_id}" if dsn.envelope_id else ""
+    return (ret + envelope_id).encode("ascii")
+
+
+def rcpt_commands(recipients: Sequence[Recipient], has_utf8: bool, dsn: Dsn | None) -> list[bytes]:
+    """RCPT for each; with NOTIFY where it came, and with ORCPT: as it came, else the address itself (RFC 3461 5.2.1)."""
+    if dsn is None:
+        return [b"RCPT TO:%b\r\n" % path_of(recipient.address, has_utf8) for recipient in recipients]
+    wishes = dict(dsn.wishes)
+    commands = []
+    for recipient in recipients:
+        address = recipient.address
+        wish = wishes.get(address.text, NO_WISH)
+        notify = b" NOTIFY=%b" % wish.notify.encode("ascii") if wish.notify else b""
+        original = wish.original or original_of(address)
+        if not has_utf8:
+            original = ascii_original(original)  # RFC 6533 3
+        commands.append(b"RCPT TO:%b%b ORCPT=%b\r\n" % (path_of(address, has_utf8), notify, original.encode()))
+    return commands
