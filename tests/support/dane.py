@@ -1,0 +1,26 @@
+"""TLSA records of certificates that the tests made, worked out with the openssl command and hashlib alone."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import subprocess
+
+from mailer.transport.dns import Tlsa
+from tests.support.certificates import Certificate
+
+
+def tlsa_of(certificate: Certificate, usage: int = 3, selector: int = 1, matching: int = 1) -> Tlsa:
+    """The record that names ``certificate``."""
+    pem = certificate.cert_file.read_text()
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    if selector == 1:
+        command = f"openssl x509 -in {certificate.cert_file} -noout -pubkey | openssl pkey -pubin -outform DER"
+        der = subprocess.run(["sh", "-c", command], capture_output=True, check=True, timeout=60).stdout
+    data = {0: lambda: der, 1: lambda: hashlib.sha256(der).digest(), 2: lambda: hashlib.sha512(der).digest()}[matching]()
+    return Tlsa(usage, selector, matching, data)
+
+
+def text_of(record: Tlsa) -> str:
+    """As it stands in a zone."""
+    return f"{record.usage} {record.selector} {record.matching} {record.data.hex()}"
