@@ -11,6 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
+from mailer.mail.idna import to_ascii
 from mailer.mail.outcome import MailerError
 
 MAX_LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
@@ -91,11 +92,9 @@ class Address:
 
 
 def _key_of(domain: str) -> str:
-    if domain.isascii():
-        return domain.lower()
     try:
-        return domain.encode("idna").decode("ascii").lower()
-    except UnicodeError:
+        return to_ascii(domain)
+    except ValueError:
         return domain.lower()
 
 

@@ -24,6 +24,7 @@ import dns.rcode
 import dns.rdatatype
 from dns.rdatatype import RdataType
 
+from mailer.mail.idna import to_ascii
 from mailer.transport.asking import ask, rcode_of
 from mailer.transport.hosts import HostsFile
 from mailer.transport.memory import Memory
@@ -229,15 +230,11 @@ def _limited(values: Iterable[T]) -> tuple[T, ...]:
 
 def _ascii(text: str) -> str | None:
     """The domain name that ``text`` is, in ASCII and lower case; None for what is none."""
-    name = text.removesuffix(".")
-    if not name.isascii():
-        try:
-            name = name.encode("idna").decode("ascii")
-        except UnicodeError:
-            return None
-    if len(name) > MAX_NAME_CHARS or not _NAME.fullmatch(name):
+    try:
+        name = to_ascii(text.removesuffix("."))
+    except ValueError:
         return None
-    return name.lower()
+    return name if len(name) <= MAX_NAME_CHARS and _NAME.fullmatch(name) else None
 
 
 def _read_mx(record: Any) -> tuple[int, str] | None:
