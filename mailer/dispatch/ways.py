@@ -125,7 +125,8 @@ class Ways:
         if domain is not None:
             if self.direct is None or not config.direct_delivery.enabled:
                 return None, Admission(0)
-            return self.direct.transport(domain), self.direct.admit(domain, wanted, now, is_forced)
+            admission = self.direct.admit(domain, wanted, now, is_forced)
+            return self.direct.transport(domain) if admission.granted else None, admission
         is_local = way == LOCAL and not config.forward_providers and not config.direct_delivery.enabled
         return self._local if is_local else None, Admission(wanted)
 

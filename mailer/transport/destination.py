@@ -17,7 +17,7 @@ from mailer.events import Hub
 from mailer.mail.outcome import DIRECT_PREFIX, Delivery, Stage, Verdict
 from mailer.transport.admission import ONE, Admission, Gate
 from mailer.transport.breaker import PROBING
-from mailer.transport.manners import Book, Manners, Site
+from mailer.transport.manners import BUSY_SECONDS, Book, Manners, Site
 from mailer.transport.mx import RouteFinder
 from mailer.transport.mx_pass import Pass, is_ours, says_slow_down
 from mailer.transport.pool import Pool
@@ -30,7 +30,6 @@ FIRST_CONVERSATIONS = 2
 """At once with a domain never seen; one more for each that goes well (slow start), half of them after a fault."""
 IDLE_SECONDS = 5.0
 """How long a connection to a stranger's server is kept: for the next message of a burst, and no burden to them."""
-BUSY_RECHECK_SECONDS = 1.0  # when to look again while all conversations that there may be are under way
 
 _TOO_MANY_RECIPIENTS = "4.5.3"  # RFC 3463 3.6: with 452, for a recipient beyond the server's limit
 
@@ -102,14 +101,14 @@ class Destination:
         may_try = ONE if forced else self._gate.admit(now)
         if not may_try.granted:
             return may_try
-        granted = self._enter(wanted)
-        if granted == 0:
+        entered = self._enter(wanted, now)
+        if entered is None or entered.granted == 0:
             if may_try.is_probe:
                 self._gate.breaker.release(now)
-            return None if self._is_retired else Admission(0, now + BUSY_RECHECK_SECONDS, "busy")
-        if may_try.is_probe:
+        elif may_try.is_probe:
             self._gate.probe_begins()
-        return Admission(granted, is_probe=may_try.is_probe)
+            return entered._replace(is_probe=True)
+        return entered
 
     def release(self, admission: Admission, now: float) -> None:
         """What was admitted did not take place."""
@@ -121,15 +120,18 @@ class Destination:
         """``now`` when a message may be tried, else the Unix time to look again; reserves nothing."""
         return self._gate.open_at(now)
 
-    def _enter(self, wanted: int) -> int:
-        """Begin a conversation. Returns for how many recipients, 0 when there may be no further one."""
+    def _enter(self, wanted: int, now: float) -> Admission | None:
+        """Begin a conversation, if there may be a further one. None when retired."""
         with self._lock:
-            if self._is_retired or self._in_use >= min(self._window, self._manners.connections):
-                return 0
-            if self._site is not None and not self._site.enter(self._manners.connections):
-                return 0
+            if self._is_retired:
+                return None
+            if self._in_use >= min(self._window, self._manners.connections):
+                return Admission(0, now + BUSY_SECONDS, "busy")
+            wait_until = None if self._site is None else self._site.enter(self._manners.connections, now)
+            if wait_until is not None:
+                return Admission(0, wait_until, "busy")
             self._in_use += 1
-            return min(wanted, self._most_recipients)
+            return Admission(min(wanted, self._most_recipients))
 
     def _leave(self) -> None:
         with self._lock:

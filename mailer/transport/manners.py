@@ -12,6 +12,12 @@ from typing import NamedTuple
 
 from mailer.config.schema import DomainConfig
 
+BUSY_SECONDS = 1.0  # when to look again at the earliest, while all conversations that there may be are under way
+TURN_SECONDS = 0.5
+"""What a conversation is reckoned to take (a usual one takes less), in the line of those who wait: each is to look again one
+turn later than who came before, so that however many wait, they do not look more often than places come free."""
+LONGEST_LINE_SECONDS = 60.0
+
 
 class Manners(NamedTuple):
     """What is done with the servers of one domain. ``site``: the name under which several domains share ``connections``,
@@ -93,22 +99,24 @@ class Book:
 
 
 class Site:
-    """The conversations with servers that several domains share."""
+    """The conversations with servers that several domains share, and the line of those who found none free."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _in_use
+        self._lock = threading.Lock()  # guards all below
         self._in_use = 0
+        self._line_ends = 0.0  # Unix time
 
     def __repr__(self) -> str:
-        return f"Site(in_use={self._in_use})"
+        return f"Site(in_use={self._in_use}, line_ends={self._line_ends:.0f})"
 
-    def enter(self, limit: int) -> bool:
-        """Begin one more, if there are fewer than ``limit``."""
+    def enter(self, limit: int, now: float) -> float | None:
+        """Begin one more, if there are fewer than ``limit``: None. Else the time at which to look again."""
         with self._lock:
-            if self._in_use >= limit:
-                return False
-            self._in_use += 1
-            return True
+            if self._in_use < limit:
+                self._in_use += 1
+                return None
+            self._line_ends = min(max(self._line_ends, now + BUSY_SECONDS) + TURN_SECONDS / limit, now + LONGEST_LINE_SECONDS)
+            return self._line_ends
 
     def move(self, count: int) -> None:
         """So many began elsewhere and turn out to be here; below zero: they are over, or elsewhere after all."""

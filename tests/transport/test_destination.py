@@ -12,7 +12,8 @@ from mailer.events import BreakerChanged, Event, Hub
 from mailer.mail.envelope import Options
 from mailer.transport.admission import Admission
 from mailer.transport.breaker import FAULTS_TO_OPEN, FIRST_OPEN_SECONDS
-from mailer.transport.destination import BUSY_RECHECK_SECONDS, FIRST_CONVERSATIONS, IDLE_SECONDS
+from mailer.transport.destination import FIRST_CONVERSATIONS, IDLE_SECONDS
+from mailer.transport.manners import BUSY_SECONDS
 from tests.support.internet import Internet
 from tests.support.upstream import Answer, Disconnect, Stall
 from tests.transport.deliveries import Clock, delivery_to
@@ -89,7 +90,7 @@ class TestAdmission:
         clock = Clock()
         direct = direct_over(internet, clock=clock)
         first = [admitted(direct, "a.test", now=clock()) for _ in range(FIRST_CONVERSATIONS)]
-        assert direct.admit("a.test", 1, clock()) == Admission(0, clock() + BUSY_RECHECK_SECONDS, "busy")
+        assert direct.admit("a.test", 1, clock()) == Admission(0, clock() + BUSY_SECONDS, "busy")
         assert direct.open_at("a.test", clock()) == clock(), "who is busy is not closed"
         direct.release("a.test", first[0], clock())
         admitted(direct, "a.test", now=clock())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mailer.config.schema import DomainConfig
-from mailer.transport.manners import UNKNOWN, Book, Site, fits
+from mailer.transport.manners import BUSY_SECONDS, LONGEST_LINE_SECONDS, TURN_SECONDS, UNKNOWN, Book, Site, fits
 
+NOW = 1_700_000_000.0
 GMAIL = "gmail-smtp-in.l.google.com"
 
 
@@ -103,6 +104,20 @@ def test_the_large_ones_are_known(server: str, most: int) -> None:
 def test_a_site_takes_no_more_than_its_limit_and_knows_of_what_began_elsewhere() -> None:
     site = Site()
     site.move(1)
-    assert [site.enter(2), site.enter(2)] == [True, False]
+    assert site.enter(2, NOW) is None
+    assert site.enter(2, NOW) is not None
     site.move(-1)
-    assert site.enter(2)
+    assert site.enter(2, NOW) is None
+
+
+def test_who_finds_a_site_full_stands_in_line() -> None:
+    site = Site()
+    site.move(1)
+    turns = [site.enter(1, NOW) or 0.0 for _ in range(3)]
+    assert turns == [NOW + BUSY_SECONDS + TURN_SECONDS * n for n in (1, 2, 3)]
+    for _ in range(1000):
+        last = site.enter(1, NOW)
+    assert last == NOW + LONGEST_LINE_SECONDS
+    later = NOW + 100.0
+    assert site.enter(1, later) == later + BUSY_SECONDS + TURN_SECONDS, "the line has gone"
+    assert site.enter(1, NOW) == NOW + LONGEST_LINE_SECONDS, "though the clock was set back"
