@@ -30,6 +30,7 @@ _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.EHLO})
 _OF_THE_DOMAIN = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
 """Stages at which a temporary refusal concerns the domain; at RCPT it concerns that recipient (greylisting)."""
 _SLOW_DOWN = frozenset({421, 450, 451, 452})
+_NOT_FIT_FOR_REQUIRETLS = "5.7.30"  # RFC 8689 4.2.1: the others are to be asked
 
 
 _NO_SERVER = Verdict(Stage.CONNECT, Reply(451, "4.4.4", "domain has no mail server"))
@@ -172,4 +173,4 @@ def _goes_on(outcome: Outcome) -> bool:
         return False
     if outcome.stage in _BEFORE_MAIL or outcome.is_fault:
         return True
-    return outcome.stage is Stage.MAIL and outcome.reply.is_transient
+    return outcome.stage is Stage.MAIL and (outcome.reply.is_transient or outcome.reply.enhanced == _NOT_FIT_FOR_REQUIRETLS)
