@@ -1,0 +1,28 @@
+"""What the tests of signing share: keys, and a nameserver that publishes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.signing.keyring import Keyring
+from tests.support.nameserver import Nameserver
+
+
+@pytest.fixture(scope="session")
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
+    return Keyring.make(tmp_path_factory.mktemp("keyring"))
+
+
+@pytest.fixture(scope="session")
+def nameserver(keyring: Keyring) -> Iterator[Nameserver]:
+    with Nameserver() as server:
+        for name, text in keyring.records.items():
+            server.add(name, "TXT", in_strings(text))
+        yield server
+
+
+def in_strings(text: str) -> str:
+    """A TXT record's data as a zone file has it: strings of at most 255 bytes (RFC 1035 3.3.14)."""
+    return " ".join(f'"{text[at : at + 255]}"' for at in range(0, len(text), 255))
