@@ -1,5 +1,5 @@
 """What a submission relay does to a header block, on bytes (RFC 5322, RFC 6409 8): adds Received, and Date and Message-ID
-where they are missing; drops Bcc. Every other byte stays as it is.
+where they are missing; drops Bcc, Return-Path, and all but the first Date and Message-ID. Every other byte stays as it is.
 
 No threads, no locks: functions over bytes. Content is canonical here (CRLF only). What cannot be relayed is a
 ``HeaderError``; whatever the client or the configuration put into a ``Trace``, no line of ours can be broken by it.
@@ -22,7 +22,10 @@ MAX_RECEIVED_FIELDS = 100  # RFC 5321 6.3: a loop is detected by counting, with 
 
 _HEADER_LINE = re.compile(rb"(?:([!-9;-~]+)[ \t]*:|[ \t]).*\r\n")
 """A field's name is of RFC 5322 3.6.8 ftext; 4.5: old mailers put a space before the colon. No name: a folded line."""
-_DROPPED = (b"bcc", b"resent-bcc")
+_DROPPED = (b"bcc", b"resent-bcc", b"return-path")
+"""RFC 5321 4.4: Return-Path is written at final delivery alone, and none may be there before."""
+_SINGLE = (b"date", b"message-id")
+"""RFC 5322 3.6: at most one of each. The receivers that mind refuse a message with two, and readers mostly take the first."""
 _PASSED = frozenset((b"From", b"To", b"Cc", b"Subject", b"MIME-Version", b"Content-Type", b"Content-Transfer-Encoding"))
 """Names that most messages hold, as they are mostly written, and that are neither dropped nor counted."""
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -107,7 +110,7 @@ def _date_of_second(second: int) -> str:
 
 
 class _Block:
-    """Where the header block of a message ends, how often the fields that matter occur, which spans are dropped.
+    """Where the header block of a message ends, how many of the fields that matter it keeps, which spans are dropped.
 
     ``end`` is where the empty line stands; or, with ``needs_empty_line``, where the first line stands that is no header
     field: there the body begins (a message without any header begins with it).
@@ -139,13 +142,25 @@ class _Block:
                 in_dropped = False
             else:
                 name = name.lower()
-                in_dropped = name in _DROPPED
+                in_dropped = name in _DROPPED or (name in _SINGLE and self._is_useless(name, content, line))
                 if in_dropped:
                     self.dropped.append(line.span())
                 elif name in self.counts:
                     self.counts[name] += 1
             at = line.end()
         return at
+
+    def _is_useless(self, name: bytes, content: bytes, line: re.Match[bytes]) -> bool:
+        """Whether a field of which there may be one is there already, or says nothing, which is as good as missing."""
+        if self.counts[name]:
+            return True
+        text = line[0].partition(b":")[2]
+        while not text.strip():  # a long id is often folded below its name
+            folded = _HEADER_LINE.match(content, line.end())
+            if folded is None or folded[1] is not None:
+                return True
+            line, text = folded, folded[0]
+        return False
 
 
 def _received(trace: Trace, date: str) -> bytes:

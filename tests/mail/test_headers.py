@@ -51,6 +51,40 @@ def test_bcc_is_dropped_with_its_folded_lines(name: bytes) -> None:
         assert stamp(content + b"\r\nbody\r\n", TRACE) == RECEIVED + content.replace(bcc, b"") + b"\r\nbody\r\n"
 
 
+@pytest.mark.parametrize("field", [b"Return-Path: <forged@example.com>\r\n", b"return-path:\r\n <forged@example.com>\r\n"])
+def test_return_path_is_dropped(field: bytes) -> None:
+    assert stamp(field + COMPLETE + field + b"\r\nbody\r\n" + field, TRACE) == RECEIVED + COMPLETE + b"\r\nbody\r\n" + field
+
+
+@pytest.mark.parametrize(
+    "again", [b"Date: today\r\n", b"DATE : today\r\n", b"Message-ID:\r\n <2@y>\r\n", b"message-id: <2@y>\r\n\t(x)\r\n"]
+)
+def test_of_date_and_message_id_the_first_is_kept(again: bytes) -> None:
+    assert stamp(COMPLETE + again + b"X-Other: a\r\n b\r\n" + again + b"\r\n", TRACE) == (
+        RECEIVED + COMPLETE + b"X-Other: a\r\n b\r\n" + b"\r\n"
+    )
+
+
+@pytest.mark.parametrize("empty", [b":\r\n", b": \t \r\n", b" :\r\n \r\n\t\r\n"])
+def test_an_empty_date_or_message_id_is_as_good_as_missing(empty: bytes) -> None:
+    subject = b"Subject: s\r\n"
+    assert stamp(b"Date" + empty + subject + b"Message-Id" + empty + b"\r\n", TRACE) == (
+        RECEIVED + MESSAGE_ID + DATE + subject + b"\r\n"
+    )
+    assert stamp(b"Date" + empty + COMPLETE + b"Message-ID" + empty + b"\r\n", TRACE) == RECEIVED + COMPLETE + b"\r\n"
+
+
+def test_a_message_id_that_is_folded_below_its_name_is_kept() -> None:
+    content = b"Date: d\r\nMessage-ID:\r\n \r\n <long@example.com>\r\n\r\nbody\r\n"
+    assert stamp(content, TRACE) == RECEIVED + content
+
+
+@pytest.mark.parametrize("field", [b"From: a@example.com\r\n", b"Subject: s\r\n", b"Resent-Date: d\r\n", b"To: b@x.org\r\n"])
+def test_other_fields_may_be_repeated(field: bytes) -> None:
+    content = COMPLETE + field + field + b"\r\n"
+    assert stamp(content, TRACE) == RECEIVED + content
+
+
 @pytest.mark.parametrize("field", [b"Subject: kept,\r\n\tand kept\r\n", b"X-Other: kept,\r\n\tand kept\r\n"])
 def test_the_folded_lines_of_a_field_behind_bcc_stay(field: bytes) -> None:
     bcc = b"Bcc: secret@example.com,\r\n\tmore@example.com\r\n"
@@ -161,6 +195,8 @@ PARTS = st.sampled_from(
         b"text\r\n",
         b"Bcc: s\r\n",
         b"Date: d\r\n",
+        b"Date:\r\n",
+        b"Message-ID: i\r\n",
         b"A:\r\n",
         b"a b: c\r\n",
         b":\r\n",
@@ -178,7 +214,7 @@ def test_what_is_stamped_always_has_a_header_block_without_bcc_and_its_body_unch
         assert not line.lower().startswith(b"bcc")
     assert content.endswith(body)
     assert separator or content.count(b":")
-    assert head.count(b"Date:") >= 1
+    assert head.count(b"Date:") == 1
     assert head.count(b"Message-ID:") == 1
 
 
