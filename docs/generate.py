@@ -178,7 +178,7 @@ CHAPTERS: Mapping[str, tuple[str, ...]] = {
     "http": ("enableHealthCheck", "healthCheckHost", "healthCheckPort", "healthCheckAllowedHosts"),
     "rate": ("rateLimits.",),
     "storage": ("dataDir", "spool.", "logging."),
-    "direct": ("directDelivery.", "dns."),
+    "direct": ("directDelivery.", "tlsReports.", "dns."),
     "direct_domain": ("directDelivery.domains[].",),
     "dkim": ("dkim.",),
     "dkim_key": ("dkim.keys[].",),

@@ -34,6 +34,7 @@ from mailer.config.sections import (
     SecurityConfig,
     SpoolConfig,
     TlsConfig,
+    TlsReportsConfig,
 )
 from mailer.config.setting import section, section_list, setting
 from mailer.mail.address import is_domain
@@ -57,6 +58,7 @@ __all__ = [
     "SecurityConfig",
     "SpoolConfig",
     "TlsConfig",
+    "TlsReportsConfig",
     "is_loopback",
     "own_hostname",
 ]
@@ -120,6 +122,7 @@ class Config:
     direct_delivery: DirectDeliveryConfig = section(
         "directDelivery", DirectDeliveryConfig, "Delivery to the recipients' own mail servers."
     )
+    tls_reports: TlsReportsConfig = section("tlsReports", TlsReportsConfig, "Reports to other domains about TLS.")
     dns: DnsConfig = section("dns", DnsConfig, "Name resolution of direct delivery.")
     dkim: DkimConfig = section("dkim", DkimConfig, "Signatures.")
     processes: int = setting(

@@ -121,6 +121,19 @@ class DirectDeliveryConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TlsReportsConfig:
+    enabled: bool = setting(
+        "enabled",
+        False,
+        Flag(),
+        "Once a day, tell each domain that asks for it in DNS how TLS with its servers went (RFC 8460). Off unless set, since it "
+        "tells others that this machine sends them mail, and how much.",
+    )
+    sender: str = setting("from", "", AddressText(), "Sender of reports that go by mail.", "`tls-reports@<hostname>`")
+    contact: str = setting("contact", "", AddressText(), "Whom a domain's people may ask about a report.", "`tlsReports.from`")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DnsConfig:
     nameservers: tuple[str, ...] = setting(
         "nameservers", (), NameserverText(), 'Servers to ask, `"ip"` or `"ip:port"`.', "the system's"
