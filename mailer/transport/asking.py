@@ -146,7 +146,7 @@ class _Question:
         with socket.create_connection((server.host, server.port), timeout=max(0.001, ends - now)) as connection:
             connection.sendall(len(self._query).to_bytes(2, "big") + self._query)
             wire = _read(connection, int.from_bytes(_read(connection, 2, ends), "big"), ends)
-        if not self._is_answer(wire):
+        if not self._is_answer(wire) or wire[2] & IS_TRUNCATED:
             raise ConnectionError(0, "not an answer to what was asked, over TCP")
         return wire
 

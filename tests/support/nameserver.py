@@ -46,6 +46,7 @@ class _Trouble(NamedTuple):
 
     what: str
     forge: Forge | None = None
+    is_deaf: bool = False
 
 
 class Nameserver:
@@ -104,9 +105,9 @@ class Nameserver:
         """Never answer."""
         self._trouble(name, _Trouble("swallow"))
 
-    def truncate(self, name: str) -> None:
-        """Answer over UDP that the answer is too long for it."""
-        self._trouble(name, _Trouble("truncate"))
+    def truncate(self, name: str, is_deaf: bool = False) -> None:
+        """Answer over UDP that the answer is too long for it; ``is_deaf``: and do not answer over TCP."""
+        self._trouble(name, _Trouble("truncate", is_deaf=is_deaf))
 
     def hold(self, name: str) -> None:
         """Keep answers over UDP back until ``release``."""
@@ -191,7 +192,7 @@ class Nameserver:
         with connection.makefile("rb") as stream:
             wire = stream.read(int.from_bytes(stream.read(2), "big"))
         query, trouble = self._hear(wire, "tcp")
-        if trouble.what == "swallow":
+        if trouble.what == "swallow" or trouble.is_deaf:
             self._kept_open.append(connection)
             return
         wires = trouble.forge(query) if trouble.forge is not None else [self._troubled(query, trouble).to_wire(max_size=65_535)]
