@@ -5,6 +5,7 @@ No state, no threads; reads the certificate files. Every fault goes to ``Notes``
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
 
 from mailer.config.effective import is_reachable_from_outside
@@ -29,6 +30,7 @@ def check(config: Config, providers_place: str, notes: Notes) -> None:
     check_certificate(config.tls, notes)
     for position, provider in enumerate(config.forward_providers):
         _check_provider(provider, f"{providers_place}[{position}]." if providers_place else "forward", notes)
+    _check_direct(config, notes)
     _check_reach(config, notes)
     if config.retry.max_delay < config.retry.base_delay:
         notes.warning("retry.maxDelay", "is below retry.baseDelay, so every wait is as long as maxDelay")
@@ -52,6 +54,19 @@ def _check_dkim(dkim: DkimConfig, notes: Notes) -> None:
                 notes.problem(f"{place}.headersToSign", f"{name} cannot be signed")
             elif name.lower() in _CHANGED_ON_THE_WAY:
                 notes.warning(f"{place}.headersToSign", f"{name} changes on the way, which breaks the signature: take it out")
+
+
+def _check_direct(config: Config, notes: Notes) -> None:
+    direct = config.direct_delivery
+    if not direct.enabled:
+        if config.tls_reports.enabled:
+            notes.warning("tlsReports.enabled", "has no effect without directDelivery.enabled")
+        return
+    if direct.insecure_skip_verify:
+        asks = "DANE, MTA-STS and tls: \"verified\" check none, and mail that needs verified TLS is not delivered"
+        notes.warning("directDelivery.insecureSkipVerify", f"any certificate is accepted: {asks}")
+    if importlib.util.find_spec("cryptography") is None:
+        notes.warning("directDelivery.enabled", "DANE is off: it needs cryptography (pip install -r requirements-dkim.txt)")
 
 
 def _check_login(config: Config, notes: Notes) -> None:

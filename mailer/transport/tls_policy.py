@@ -11,7 +11,6 @@ replaced whole. Fails with nothing: a host that must not be used is a Reply.
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import threading
@@ -34,8 +33,6 @@ from mailer.transport.tls_session import HostPolicy, Level
 from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally
 
 __all__ = ["DomainPolicy", "HostPolicy", "Level", "Policies"]
-
-log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 60.0  # between records of what was counted: a crash forgets so much
 
@@ -74,13 +71,6 @@ class Policies:
         self.sts.load()
         self.tally.load()
         self.configure(config, dns)
-        if not config.direct_delivery.enabled:
-            return
-        if not tlsa.is_available():
-            log.warning("dane.off do=%r", "cryptography is not installed, so no TLSA record is looked at: install it")
-        if self._settings.skips_verify:
-            to_do = "others on the path can read all mail; set directDelivery.insecureSkipVerify to false"
-            log.warning("direct.any_certificate_accepted do=%r", to_do)
 
     def __repr__(self) -> str:
         return f"Policies({self.sts!r}, {self.tally!r})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -53,6 +54,26 @@ def test_a_header_field_that_changes_on_the_way_should_not_be_signed() -> None:
     ]
     (problem,) = problems(of_dkim(domain="a.example", headersToSign=["To:"]))
     assert problem.startswith("dkim.headersToSign[0]: expected name of a header field")
+
+
+def test_accepting_any_certificate_is_said_at_each_start() -> None:
+    warnings = loaded('{"directDelivery": {"enabled": true, "insecureSkipVerify": true}}').warnings
+    [warning] = [warning for warning in warnings if "any cert" in warning]
+    assert warning.startswith("directDelivery.insecureSkipVerify: any certificate is accepted")
+    assert not any("any cert" in w for w in loaded('{"directDelivery": {"enabled": true}}').warnings)
+
+
+def test_without_cryptography_dane_is_off_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "cryptography" else find(name, *rest))
+    assert any("DANE is off" in w for w in loaded('{"directDelivery": {"enabled": true}}').warnings)
+    assert not any("DANE" in w for w in loaded("{}").warnings)
+
+
+def test_reports_about_tls_need_direct_delivery() -> None:
+    said = "tlsReports.enabled: has no effect without directDelivery.enabled"
+    assert said in loaded('{"tlsReports": {"enabled": true}}').warnings
+    assert said not in loaded('{"tlsReports": {"enabled": true}, "directDelivery": {"enabled": true}}').warnings
 
 
 def test_a_certificate_and_its_key_load(tmp_path: Path) -> None:
