@@ -1,8 +1,9 @@
 """The SMTP session: an option byte, a byte that says how the rest is cut into packets, then what the client sends.
 
-Invariants: every reply is well-formed; no fault of ours; nothing is accepted but what CRLF.CRLF has ended, and no bare CR
-or LF and no NUL is in it; the same bytes cut differently have the same replies and the same messages. The last is not
-asked of a client that was told it had sent behind a refusal without waiting: there the cut is what it is about.
+Invariants: every reply is well-formed; no fault of ours; nothing is accepted but what CRLF.CRLF or a last BDAT has ended,
+and no bare CR or LF and no NUL is in it; what is kept of wishes about reports reads as it was written; the same bytes cut
+differently have the same replies and the same messages. The last is not asked of a client that was told it had sent behind
+a refusal without waiting: there the cut is what it is about.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import re
 from dataclasses import dataclass, replace
 
+from mailer.mail.dsn import Dsn
 from mailer.smtp.replies import OUT_OF_STEP
 from tests.smtp.script import Setting, converse, with_login
 
@@ -18,6 +20,7 @@ _REPLY = re.compile(r"[2-5][0-9]{2}[ -][ -~]*")
 _NO_ENHANCED_CODE = {"220", "250", "334", "354", "501"}  # 501: the answer to a wrong EHLO (RFC 2034 4)
 _ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3} ")
 _RECEIVED = re.compile(rb"\AReceived: from .*? id [0-9a-z]+.*? \+0000\r\n", re.DOTALL)
+_LAST_CHUNK = re.compile(rb"BDAT [0-9]+ +LAST", re.IGNORECASE)
 _OUT_OF_STEP = f"{OUT_OF_STEP.code} {OUT_OF_STEP.enhanced} {OUT_OF_STEP.text}"
 
 
@@ -26,7 +29,7 @@ class Seen:
     """What came of a session: replies without their text, and messages without what we put on top of them."""
 
     codes: list[str]
-    messages: list[tuple[str, list[str], bytes]]
+    messages: list[tuple[str, list[str], str, bytes]]
     is_out_of_step: bool
 
 
@@ -36,7 +39,8 @@ def check(data: bytes) -> None:
     options, cuts, stream = data[0], data[1], data[2:]
     whole = _run(options, [stream])
     cut = _run(options, _pieces(stream, random.Random(cuts)))
-    assert len(whole.messages) <= stream.count(b"\r\n.\r\n"), "a message was accepted that CRLF.CRLF has not ended"
+    ends = stream.count(b"\r\n.\r\n") + len(_LAST_CHUNK.findall(stream))
+    assert len(whole.messages) <= ends, "a message was accepted that nothing has ended"
     if not (whole.is_out_of_step or cut.is_out_of_step):
         assert whole == cut, f"replies or messages depend on packets: {whole} {cut}"
 
@@ -80,9 +84,11 @@ def _run(options: int, pieces: list[bytes]) -> Seen:
         lines = content.replace(b"\r\n", b"")
         assert not any(byte in lines for byte in (b"\r", b"\n", b"\0")), content
         assert content.endswith(b"\r\n"), content
+        assert Dsn.of_text(envelope.options.dsn).to_text() == envelope.options.dsn
         own, found = _RECEIVED.subn(b"", content)
         assert found == 1, content
-        messages.append((str(envelope.sender), [str(r.address) for r in envelope.recipients], _without_id(own, envelope.id)))
+        recipients = [str(recipient.address) for recipient in envelope.recipients]
+        messages.append((str(envelope.sender), recipients, envelope.options.dsn, _without_id(own, envelope.id)))
     codes = [line[:3] if line.startswith("334") else line[:9] for line in replies]  # a challenge is drawn
     return Seen(codes, messages, _OUT_OF_STEP in replies)
 

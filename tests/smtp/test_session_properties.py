@@ -12,6 +12,8 @@ from tests.smtp.script import EHLO, MAIL, RCPT, Setting, codes, converse
 WORDS = st.sampled_from(
     (EHLO + MAIL + RCPT + b"DATA\r\nRSET\r\n.\r\n\r\nQUIT\r\nAUTH PLAIN AGEAYg==\r\nAUTH LOGIN\r\n").splitlines(keepends=True)
     + b"STARTTLS\r\nNOOP\r\nVRFY x\r\nEXPN x\r\nHELP\r\nBDAT 3\r\nMAIL FROM:<\xc3\xbc@b> SMTPUTF8\r\n".splitlines(keepends=True)
+    + b"BDAT 6 LAST\r\nBDAT 0 LAST\r\nBDAT 6\r\nBDAT x\r\nMAIL FROM:<a@b> RET=FULL ENVID=x+20\r\n".splitlines(keepends=True)
+    + b"RCPT TO:<a@b> NOTIFY=NEVER ORCPT=rfc822;a\r\nRCPT TO:<a@b> ORCPT=\xc3\xbc\r\n".splitlines(keepends=True)
     + b"MAIL FROM:<|>| SIZE=|RCPT TO:|\xff\xfe|\0|\n|\r|HELO |a@b".split(b"|")
     + [b"A" * 3000]
 )
