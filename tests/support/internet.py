@@ -19,13 +19,13 @@ _TRIES = 20
 
 
 class Internet(contextlib.ExitStack):
-    """``port`` is where every mail server listens; ``dns`` is the nameserver."""
+    """``port`` is where every mail server listens; ``dns`` is the nameserver. What 127.0.0.1 is for, a test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         super().__init__()
         self.dns = self.enter_context(Nameserver())
         self._numbers = itertools.count(2)
-        self.port = _free_port()
+        self.port = port or _free_port()
 
     def __repr__(self) -> str:
         return f"Internet(port={self.port}, {self.dns!r})"
