@@ -16,7 +16,7 @@ from mailer.config.sections import DirectDeliveryConfig
 from mailer.mail.outcome import Reply, Stage, Verdict
 from mailer.transport.dial import SocketAddress
 from mailer.transport.dns import Answer, Dns, Status
-from mailer.transport.places import A_PUBLIC_IPV6, IpAddress, can_reach, is_here, is_public, parse_ip
+from mailer.transport.places import A_PUBLIC_IPV6, IpAddress, can_reach, is_here, is_public, parse_ip, unmapped
 
 MAX_HOSTS = 10  # of one domain; the best of more
 MAX_ADDRESSES = 8  # of one host
@@ -83,16 +83,16 @@ class RouteFinder:
         literal = parse_ip(host.name)
         if literal is not None:
             return self._usable(host.name, [literal], False)
-        found: list[IpAddress] = []
         answers = [self._dns.addresses(host.name, family) for family in self._families()]
-        for answer in answers:
-            found += [address for address in map(parse_ip, answer.records) if address is not None]
+        if not any(answer.records for answer in answers) and len(answers) < len(FAMILIES):
+            answers.append(self._dns.addresses(host.name, socket.AF_INET6))  # to know what is the matter with it
+        found = [address for answer in answers for text in answer.records if (address := parse_ip(text)) is not None]
         if found:
             return self._usable(host.name, found, all(answer.is_authentic for answer in answers))
         failed = next((answer for answer in answers if answer.status is Status.FAILED), None)
         if failed is not None:
             return Reply.received(451, f"4.4.3 address of {host.name} cannot be found: {failed.why}")
-        return Reply(550, "5.4.4", f"{host.name} has no address that can be used here")
+        return Reply(550, "5.4.4", f"{host.name} has no address")
 
     def _implicit(self, domain: str, said: Answer[tuple[int, str]]) -> Route | Verdict:
         """RFC 5321 5.1: a domain without MX records that has an address is its own mail server."""
@@ -124,7 +124,7 @@ class RouteFinder:
     def _usable(self, name: str, found: Sequence[IpAddress], is_authentic: bool) -> HostAddresses | Reply:
         """Those of the addresses found that mail may go to."""
         port = self._settings.port
-        allowed = [address for address in found if self._settings.allow_private or is_public(address)]
+        allowed = [address for address in map(unmapped, found) if self._settings.allow_private or is_public(address)]
         if not allowed:
             return Reply(550, "5.4.4", f"{name} has a private or special address ({found[0]}), which no mail goes to")
         strangers = [address for address in allowed if not self._is_own(address)]
@@ -165,10 +165,10 @@ class RouteFinder:
 
 def _literal_route(domain: str) -> Route | Verdict:
     """RFC 5321 4.1.3: ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]``."""
-    text = domain.removeprefix("[").removesuffix("]")
-    tag, _, rest = text.partition(":")
-    address = parse_ip(rest if tag.lower() == "ipv6" else text)
-    if address is None:
+    inner = domain[1:-1] if domain.endswith("]") else ""
+    is_tagged = inner[:5].lower() == "ipv6:"
+    address = parse_ip(inner[5:] if is_tagged else inner)
+    if address is None or address.version != (6 if is_tagged else 4) or "%" in inner:
         return _final(550, "5.1.2", f"{domain} is not an address that mail can be sent to")
     return Route(domain, (MailHost(str(address), 0),), False, True)
 

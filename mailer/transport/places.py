@@ -28,10 +28,17 @@ def parse_ip(text: str) -> IpAddress | None:
         return None
 
 
+def unmapped(address: IpAddress) -> IpAddress:
+    """The IPv4 address that an IPv4-mapped one stands for (RFC 4291 2.5.5.2), which is where packets to it go."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
 def is_public(address: IpAddress) -> bool:
     """Whether anybody's mail server may stand there; IPv6 that leads to an IPv4 address is judged by that."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
+        inner = address.ipv4_mapped or address.sixtofour  # RFC 3056 2
         if address in NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:

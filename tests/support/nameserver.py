@@ -61,7 +61,7 @@ class Nameserver:
         self.address = f"{self.host}:{self.port}"
         self._changed = threading.Condition()  # guards all below
         self._zones = Zones()
-        self._troubles: dict[str, _Trouble] = {}
+        self._troubles: dict[tuple[str, str], _Trouble] = {}  # by name and type; "" is every type
         self._asked: list[Question] = []
         self._held: list[tuple[dns.message.QueryMessage, tuple[str, int]]] = []
         self._kept_open: list[socket.socket] = []
@@ -98,35 +98,36 @@ class Nameserver:
         with self._changed:
             self._zones.load(zone)
 
-    def refuse(self, name: str, rcode: str = "SERVFAIL") -> None:
-        self._trouble(name, _Trouble(rcode))
+    def refuse(self, name: str, rcode: str = "SERVFAIL", *, kind: str = "") -> None:
+        """Answer with this RCODE; ``kind``: only to questions of one type, as below."""
+        self._trouble(name, kind, _Trouble(rcode))
 
-    def swallow(self, name: str) -> None:
+    def swallow(self, name: str, *, kind: str = "") -> None:
         """Never answer."""
-        self._trouble(name, _Trouble("swallow"))
+        self._trouble(name, kind, _Trouble("swallow"))
 
-    def truncate(self, name: str, is_deaf: bool = False) -> None:
+    def truncate(self, name: str, *, kind: str = "", is_deaf: bool = False) -> None:
         """Answer over UDP that the answer is too long for it; ``is_deaf``: and do not answer over TCP."""
-        self._trouble(name, _Trouble("truncate", is_deaf=is_deaf))
+        self._trouble(name, kind, _Trouble("truncate", is_deaf=is_deaf))
 
-    def hold(self, name: str) -> None:
+    def hold(self, name: str, *, kind: str = "") -> None:
         """Keep answers over UDP back until ``release``."""
-        self._trouble(name, _Trouble("hold"))
+        self._trouble(name, kind, _Trouble("hold"))
 
-    def forge(self, name: str, forge: Forge) -> None:
+    def forge(self, name: str, forge: Forge, *, kind: str = "") -> None:
         """Send these bytes: each item a datagram, over TCP a message each."""
-        self._trouble(name, _Trouble("forge", forge))
+        self._trouble(name, kind, _Trouble("forge", forge))
 
     def heal(self, name: str) -> None:
         """No more trouble with ``name``."""
         with self._changed:
-            self._troubles.pop(name.lower(), None)
+            self._troubles = {key: trouble for key, trouble in self._troubles.items() if key[0] != name.lower()}
 
     def release(self) -> None:
         """Give the answers that were held back, and hold none from now on."""
         with self._changed:
             held, self._held = self._held, []
-            self._troubles = {name: trouble for name, trouble in self._troubles.items() if trouble.what != "hold"}
+            self._troubles = {key: trouble for key, trouble in self._troubles.items() if trouble.what != "hold"}
         for query, peer in held:
             self._udp.sendto(self._fitted(query, self._response(query)), peer)
 
@@ -157,9 +158,9 @@ class Nameserver:
 
     # the server's side
 
-    def _trouble(self, name: str, trouble: _Trouble) -> None:
+    def _trouble(self, name: str, kind: str, trouble: _Trouble) -> None:
         with self._changed:
-            self._troubles[name.lower()] = trouble
+            self._troubles[name.lower(), kind] = trouble
 
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -203,10 +204,11 @@ class Nameserver:
     def _hear(self, wire: bytes, transport: str) -> tuple[dns.message.QueryMessage, _Trouble]:
         query = dns.message.from_wire(wire)
         assert isinstance(query, dns.message.QueryMessage)
-        name = query.question[0].name.to_text(omit_final_dot=True).lower()
+        name, kind = query.question[0].name.to_text(omit_final_dot=True).lower(), query.question[0].rdtype.name
         with self._changed:
-            self._asked.append(Question(name, query.question[0].rdtype.name, transport))
-            trouble = self._troubles.get(name) or self._troubles.get(EVERY_NAME) or _Trouble("")
+            self._asked.append(Question(name, kind, transport))
+            keys = [(name, kind), (name, ""), (EVERY_NAME, kind), (EVERY_NAME, "")]
+            trouble = next((self._troubles[key] for key in keys if key in self._troubles), _Trouble(""))
             self._changed.notify_all()  # before the answer: who waits for a question may change what it gets
         if not self.knows_edns and query.edns >= 0:
             trouble = _Trouble("FORMERR")
