@@ -11,6 +11,7 @@ replaced whole. Fails with nothing: a host that must not be used is a Reply.
 
 from __future__ import annotations
 
+import random
 import socket
 import ssl
 import threading
@@ -27,8 +28,9 @@ from mailer.transport.https import PORT, Https
 from mailer.transport.mx import MailHost, Route
 from mailer.transport.places import parse_ip
 from mailer.transport.sts import Mode, StsPolicy
-from mailer.transport.sts_cache import StsCache
+from mailer.transport.sts_cache import STEP_SECONDS, StsCache
 from mailer.transport.tls import Policy, TrustStore, client_context
+from mailer.transport.tls_reporter import Reporter
 from mailer.transport.tls_session import HostPolicy, Level
 from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally
 
@@ -68,6 +70,8 @@ class Policies:
         spool = config.data_dir / "spool"
         self.sts = StsCache(spool / "sts", self.txt, self.https, clock)
         self.tally = Tally(spool / "tlsrpt.json", clock)
+        self.reporter = Reporter(self.tally, self.txt, self.https, random.Random())  # noqa: S311 - no secret
+        self._sts_due = 0.0  # of the thread that calls ``step``
         self.sts.load()
         self.tally.load()
         self.configure(config, dns)
@@ -80,6 +84,7 @@ class Policies:
         direct = config.direct_delivery
         self._settings = _Settings(dns, direct.port, direct.insecure_skip_verify)
         self.sts.allow_private = direct.allow_private
+        self.reporter.configure(config)
         with self._lock:
             self._contexts = {}
 
@@ -115,9 +120,13 @@ class Policies:
     # care
 
     def step(self, now: float) -> float:
-        """Keep policies fresh and write down what was counted. Returns seconds until the next look."""
+        """Keep policies fresh, send what reports are due, and write down what was counted. Returns seconds until the next
+        look."""
+        if not 0 < self._sts_due - now <= STEP_SECONDS:
+            self._sts_due = now + self.sts.step(now)
+        wait = self.reporter.step(now)
         self.tally.save()
-        return min(SAVE_SECONDS, self.sts.step(now))
+        return min(SAVE_SECONDS, wait)
 
     def close(self) -> None:
         """Write down what was counted."""
