@@ -126,7 +126,9 @@ def test_message_may_hold_a_whole_dialogue_behind_dots_and_arrives_as_it_was(exc
 INJECTED_ADDRESSES = (
     b"<foo> ORCPT=x@strict.test>",
     b"<foo> ORCPT=x",
-    b"<foo@strict.test> ORCPT=rfc822;x@strict.test",
+    b"<foo@strict.test> ORCPT=x@strict.test",
+    b"<foo@strict.test> ORCPT=rfc822;x@strict.test NOTIFY=NEVER+0D+0A",
+    b"<foo@strict.test> ORCPT=rfc822;x@strict.test+0D+0ARSET",
     b"<foo@strict.test>\rRCPT TO:<x@strict.test>",
     b"<foo@strict.test>\nRCPT TO:<x@strict.test>",
     b"<foo@strict.test\0>",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mailer.front.channel import PACKET_BYTES, Channel, ChannelLost, Questions
 from mailer.front.words import Word, envelope_of_value, envelope_to_value, error_of, fault_of
 from mailer.mail.address import NULL_SENDER, Address
+from mailer.mail.dsn import Dsn, Wish
 from mailer.mail.envelope import Envelope, Options, Recipient
 from mailer.spool.store import SpoolError, SpoolFull
 
@@ -113,7 +114,7 @@ def test_who_waits_for_an_answer_is_let_go_when_the_other_process_ends() -> None
 DOMAINS = st.sampled_from(["example.org", "[127.0.0.1]", "bücher.example"])
 ADDRESSES = st.builds(Address, st.text("abc.+é", min_size=1, max_size=8), DOMAINS)
 BODIES = st.sampled_from(["", "7BIT", "8BITMIME"])
-OPTIONS = st.builds(Options, BODIES, st.booleans(), st.booleans(), st.booleans(), st.text(), st.text())
+OPTIONS = st.builds(Options, BODIES, *[st.booleans()] * 3, *[st.text()] * 3, st.booleans())
 
 
 @given(
@@ -132,3 +133,18 @@ def test_new_envelope_crosses_unchanged(sender: Address, recipients: list[Addres
 def test_what_became_of_a_message_crosses_unchanged(error: SpoolError) -> None:
     found = error_of(fault_of(error))
     assert (type(found), str(found)) == (type(error), str(error))
+
+
+def test_what_many_recipients_ask_about_reports_crosses_unchanged_in_pieces() -> None:
+    people = tuple(Recipient(n, Address(f"r{n}", "example.org"), updated_at=1.0) for n in range(1000))
+    dsn = Dsn("FULL", "x" * 100, tuple((r.address.text, Wish("NEVER", f"rfc822;{'y' * 480}{r.index}")) for r in people))
+    envelope = Envelope("id-1", NULL_SENDER, people, 12, 1.0, Options(dsn=dsn.to_text(), require_tls=True))
+    one, other = Channel.pair()
+    sender = threading.Thread(target=one.send, args=((Word.ARRIVED, envelope_to_value(envelope), b"content"),))
+    sender.start()
+    value = other.receive()
+    sender.join()
+    assert value is not None
+    assert len(envelope.options.dsn) > 4 * PACKET_BYTES
+    assert envelope_of_value(value[1]) == envelope
+    assert value[2] == b"content"
