@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -112,34 +111,6 @@ class TestBound:
         servers[0].wait_until(lambda: servers[0].open_connections == 0)
         assert [server.open_connections for server in servers[1:]] == [1, 1]
         direct.close()
-
-
-def test_a_destination_forgotten_between_two_looks_loses_no_conversation(internet: Internet) -> None:
-    """Many admit and release while others forget: at the end nobody has a conversation, or owes one."""
-    clock = Clock()
-    direct = direct_over(internet, DomainConfig(domain="*", connections=1), clock=clock)
-    done = threading.Event()
-
-    def forget() -> None:
-        while not done.is_set():
-            direct._forget(clock(), 0.0, 1)
-
-    def use() -> None:
-        for _ in range(2000):
-            admission = direct.admit("a.test", 1, clock())
-            if admission.granted:
-                direct.release("a.test", admission, clock())
-
-    forgetter = threading.Thread(target=forget)
-    users = [threading.Thread(target=use) for _ in range(4)]
-    for thread in (forgetter, *users):
-        thread.start()
-    for thread in users:
-        thread.join()
-    done.set()
-    forgetter.join()
-    assert admitted(direct, "a.test", now=clock()).granted == 1
-    assert direct.admit("a.test", 1, clock()).why == "busy"
 
 
 class TestConfiguration:
