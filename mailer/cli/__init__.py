@@ -24,6 +24,7 @@ EX_USAGE = os.EX_USAGE
 
 COMMANDS = {
     "check": "read the configuration, show the effective values (secrets masked) and all warnings",
+    "dkim": "make the keys that sign mail, compare them with DNS, replace them",
     "doctor": "look at all that stands between this machine and mail that arrives, and say what to do",
 }
 """The commands beside serving, by the module of this folder that carries each out."""
@@ -32,9 +33,9 @@ _EXIT_CODES = """\
 exit codes (those of sysexits.h):
   0   all is well: the command did its work, or serving ended after a drain
   64  the command line is wrong
-  69  doctor: at least one check failed (warnings alone end with 0)
+  69  doctor: at least one check failed (warnings alone end with 0); dkim check: a record in DNS is missing or wrong
   70  the program itself is at fault; the log says where
-  73  the pidfile or the log file cannot be written
+  73  the pidfile or the log file cannot be written; dkim generate: there is a key already
   74  the disk failed: the spool or a folder of dataDir cannot be read or written
   75  try again later: the port is taken, or another mailer works on the same dataDir or pidfile
   77  not permitted: a port below 1024, a folder of another user
@@ -97,6 +98,29 @@ def _add_doctor_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_dkim_actions(parser: argparse.ArgumentParser) -> None:
+    """What ``dkim`` takes; ``cli/dkim.py`` makes values of the words."""
+    actions = parser.add_subparsers(dest="action", metavar="action", parser_class=_Parser, title="actions", required=True)
+    generate = _add_dkim_action(actions, "generate", "make a key and print its DNS record", is_domain_required=True)
+    generate.add_argument("--selector", default="mail", help="its selector (default: mail)")
+    generate.add_argument("--ed25519", action="store_true", help="an Ed25519 key, to be used beside an RSA one")
+    generate.add_argument(
+        "--bits", type=int, choices=(1024, 2048, 3072, 4096), default=2048, help="of an RSA key (default: 2048)"
+    )
+    _add_dkim_action(actions, "check", "compare the published record with each configured key")
+    _add_dkim_action(actions, "rotate", "make the next key, wait until its record is seen in DNS, then switch to it")
+
+
+def _add_dkim_action(
+    actions: argparse._SubParsersAction[_Parser], name: str, purpose: str, is_domain_required: bool = False
+) -> argparse.ArgumentParser:
+    action = actions.add_parser(name, help=purpose, description=purpose, allow_abbrev=False, add_help=False)
+    _add_common_options(action, argparse.SUPPRESS)
+    whose = "the domain that signs" if is_domain_required else "only the keys of this domain"
+    action.add_argument("--domain", default="", required=is_domain_required, help=whose)
+    return action
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
     parser = _Parser(
@@ -120,6 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
         _add_common_options(command, argparse.SUPPRESS)
         if name == "doctor":
             _add_doctor_options(command)
+        elif name == "dkim":
+            _add_dkim_actions(command)
     return parser
 
 

@@ -79,7 +79,7 @@ class Place:
         except OSError as fault:
             raise KeyUnusable(f"{self.setting}: key {path} cannot be read: {fault.strerror} ({_who(path)})") from fault
         except KeyUnusable as fault:
-            raise KeyUnusable(f"{self.setting}: key {path} {fault}") from fault
+            raise KeyUnusable(f"{self.setting}: {fault}") from fault
         if self.is_rotated:
             raise KeyUnusable(
                 f"{self.setting}: there is no key {path}, which {self.selector_file} names: put it back, or remove that file "
@@ -128,20 +128,22 @@ def read_selector(path: Path) -> str:
 
 
 def read_key_file(path: Path) -> PrivateKey:
+    """The key in a file. Raises KeyUnusable or OSError."""
     with path.open("rb") as file:
-        return read_key(file.read(MAX_FILE_BYTES))
+        pem = file.read(MAX_FILE_BYTES)
+    try:
+        return read_key(pem)
+    except KeyUnusable as fault:
+        raise KeyUnusable(f"key {path} {fault}") from fault
 
 
-def write_key_file(path: Path, key: PrivateKey, owner_of: Path) -> None:
-    """Put a new key there, 0600, in a folder of 0700. Never overwrites: FileExistsError if there is a file.
-
-    As root, folder and file go to whoever owns ``owner_of``: the service that has to read them.
-    """
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    for folder in reversed(missing):
+def write_key_file(path: Path, key: PrivateKey) -> None:
+    """Put a new key there, 0600, in a folder of 0700. Never overwrites: FileExistsError if there is a file."""
+    folders = [path.parent, *path.parent.parents]
+    for folder in reversed([folder for folder in folders if not folder.exists()]):
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        _give(folder, owner_of)
-    temporary = _written(path, key.pem, owner_of)
+        _give_to_owner_above(folder)
+    temporary = _written(path, key.pem)
     try:
         os.link(temporary, path)
     finally:
@@ -149,13 +151,13 @@ def write_key_file(path: Path, key: PrivateKey, owner_of: Path) -> None:
     _sync_folder(path.parent)
 
 
-def write_selector(path: Path, selector: str, owner_of: Path) -> None:
+def write_selector(path: Path, selector: str) -> None:
     """Let ``path`` name ``selector`` from now on; until then it says what it said before."""
-    _written(path, f"{selector}\n".encode("ascii"), owner_of).replace(path)
+    _written(path, f"{selector}\n".encode("ascii")).replace(path)
     _sync_folder(path.parent)
 
 
-def _written(path: Path, data: bytes, owner_of: Path) -> Path:
+def _written(path: Path, data: bytes) -> Path:
     """A file beside ``path`` with all of ``data`` on disk."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -165,16 +167,17 @@ def _written(path: Path, data: bytes, owner_of: Path) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        _give(temporary, owner_of)
+        _give_to_owner_above(temporary)
     except BaseException:
         temporary.unlink()
         raise
     return temporary
 
 
-def _give(path: Path, owner_of: Path) -> None:
+def _give_to_owner_above(path: Path) -> None:
+    """As root: whose folder it is in, that one's service has to read it."""
     if os.geteuid() == 0:
-        owner = owner_of.stat()
+        owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
 
 

@@ -25,7 +25,7 @@ class Keyring:
     def make(cls, folder: Path) -> Keyring:
         keys = {(domain, selector): make_key(kind) for (domain, selector), kind in SELECTORS.items()}
         for (domain, selector), key in keys.items():
-            write_key_file(folder / "keys" / domain / f"{selector}.private", key, folder)
+            write_key_file(folder / "keys" / domain / f"{selector}.private", key)
         return cls(folder, keys)
 
     def path(self, domain: str, selector: str) -> str:
