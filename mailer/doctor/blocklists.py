@@ -12,8 +12,8 @@ import socket
 from mailer.doctor.case import Case
 from mailer.doctor.finding import Finding, failed, ok, warning, worst_of
 from mailer.doctor.names import CHECK_NAMESERVERS
-from mailer.doctor.spf_macro import IpAddress
 from mailer.transport.dns import Status
+from mailer.transport.places import IpAddress, is_public
 
 LISTS = ("zen.spamhaus.org", "bl.spamcop.net", "b.barracudacentral.org", "psbl.surriel.com")
 """Those that many receivers ask."""
@@ -23,7 +23,7 @@ _LISTED = ipaddress.ip_network("127.0.0.0/8")  # RFC 5782 2.1
 
 
 def dnsbl(case: Case) -> Finding:
-    public = [address for address in case.addresses if case.has_given_addresses or address.is_global]
+    public = [address for address in case.addresses if case.has_given_addresses or is_public(address)]
     if not public:
         return warning("no public address of this machine is known", "name it: mailer doctor --dnsbl --address …")
     return worst_of(_listed(case, address, zone) for address in public for zone in LISTS)

@@ -15,11 +15,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from mailer.config.schema import Config
-from mailer.doctor.spf_macro import IpAddress
 from mailer.transport.dns import Dns
+from mailer.transport.https import PORT
+from mailer.transport.places import IpAddress
 from mailer.transport.tls import TrustStore
 
-_DATE = re.compile(r"(?:[A-Z][a-z]{2}, +)?\d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}(?::\d{2})? [+-]\d{4}", re.ASCII)
+_DATE = re.compile(r"(?:[A-Z][a-z]{2}, +)?\d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}(?::\d{2})? (?:[+-]\d{4}|GMT|UTC)", re.ASCII)
 MAX_GREETING_CHARS = 1000
 
 
@@ -76,7 +77,8 @@ class Case:
     """What is examined.
 
     ``domain``: lower case, ASCII; empty where none is known. ``addresses``: ours towards the internet; ``has_given_addresses``:
-    somebody named them, so they are what others see. ``targets``: servers to try instead of the domain's own.
+    somebody named them, so they are what others see. ``targets``: servers to try instead of the domain's own. ``https_port``: of
+    the domain's policy.
     """
 
     config: Config
@@ -89,6 +91,7 @@ class Case:
     trust_store: TrustStore
     sightings: Sightings
     open_files_wanted: int
+    https_port: int = PORT
     clock: Callable[[], float] = time.time
 
     @property

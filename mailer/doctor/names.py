@@ -10,8 +10,8 @@ import socket
 
 from mailer.doctor.case import Case
 from mailer.doctor.finding import Finding, failed, ok, warning, worst_of
-from mailer.doctor.spf_macro import IpAddress
 from mailer.transport.dns import Answer, Dns, Status
+from mailer.transport.places import IpAddress, is_public
 
 MAX_HOSTS = 10  # of a domain that are looked up
 MAX_NAMES = 10  # of an address that are looked up
@@ -56,7 +56,7 @@ def ptr(case: Case) -> Finding:
 
 
 def _named(case: Case, address: IpAddress, ehlo: str) -> Finding:
-    if not case.has_given_addresses and not address.is_global:
+    if not case.has_given_addresses and not is_public(address):
         return warning(f"{address} is private, so others see another address", "name the public one: mailer doctor --address …")
     answer = case.dns.ptr(str(address))
     if answer.status is Status.FAILED:

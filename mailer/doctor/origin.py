@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import socket
 
-from mailer.doctor.spf_macro import IpAddress
+from mailer.transport.places import IpAddress, is_public
 
 _ELSEWHERE = ((socket.AF_INET, "198.41.0.4"), (socket.AF_INET6, "2001:503:ba3e::2:30"))
 """Addresses that are surely on the internet: those of a.root-servers.net."""
@@ -23,5 +23,7 @@ def own_addresses(ipv4_only: bool) -> tuple[IpAddress, ...]:
             continue
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
             asking.connect((elsewhere, 53))
-            found.append(ipaddress.ip_address(asking.getsockname()[0].partition("%")[0]))
+            source = ipaddress.ip_address(asking.getsockname()[0].partition("%")[0])
+            if source.version == 4 or is_public(source):  # private IPv4 is behind NAT; private IPv6 has no way out (places.py)
+                found.append(source)
     return tuple(found)

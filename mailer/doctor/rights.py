@@ -1,6 +1,6 @@
 """Who may read what: the configuration with secrets in it, private keys, ``dataDir``; and whether we are who mailer runs as.
 
-No threads, no locks; reads the configuration file. Fails with OSError where a file vanishes meanwhile.
+No threads, no locks; reads the configuration file. Fails with OSError where a file vanishes meanwhile, and with KeyUnusable.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mailer.config.schema import Config
 from mailer.doctor.case import Case
 from mailer.doctor.finding import Finding, failed, ok, warning, worst_of
 from mailer.doctor.secrecy import secrets_of
+from mailer.signing.places import places_of
 
 MAX_CONFIG_BYTES = 4 << 20  # what the configuration may be long
 
@@ -41,9 +42,7 @@ def _key_files(config: Config) -> Iterator[Path]:
     if config.tls.key_file:
         yield Path(config.tls.key_file)
     if config.dkim.enabled:
-        if config.dkim.domain:
-            yield Path(config.dkim.private_key_path)
-        yield from (Path(key.private_key_path) for key in config.dkim.keys)
+        yield from (place.key_file for place in places_of(config.dkim))
 
 
 def _private_key(path: Path) -> Finding:

@@ -12,8 +12,9 @@ from mailer.doctor.dmarc import POLICIES, DmarcRecord, walk
 from mailer.doctor.finding import Finding, Status, failed, ok, warning, worst_of
 from mailer.doctor.names import CHECK_NAMESERVERS
 from mailer.doctor.spf import Outcome, Result, asked_of, evaluate
-from mailer.doctor.spf_macro import IpAddress
 from mailer.doctor.spf_record import VERSION
+from mailer.signing.origin import is_at_or_under
+from mailer.transport.places import IpAddress, is_public
 
 NEEDED_BY_LARGE = "Gmail, Yahoo and Microsoft ask it of everybody who sends much"
 
@@ -26,7 +27,7 @@ def spf(case: Case) -> Finding:
 
 
 def _permitted(case: Case, address: IpAddress) -> Finding:
-    if not case.has_given_addresses and not address.is_global:
+    if not case.has_given_addresses and not is_public(address):
         return warning(f"{address} is private, so others see another address", "name the public one: mailer doctor --address …")
     domain = case.domain
     outcome = evaluate(case.dns, asked_of(address, domain, case.ehlo_name))
@@ -97,8 +98,9 @@ def signing_domains(case: Case) -> list[str]:
     dkim = case.config.dkim
     if not dkim.enabled:
         return []
-    keys = [key.domain.lower() for key in dkim.keys if f".{case.domain}".endswith(f".{key.domain.lower()}")]
-    return [domain for domain in dict.fromkeys([dkim.domain.lower(), *keys]) if domain]
+    return list(dict.fromkeys(
+        key.domain for _, key in dkim.all_keys if key.domain == dkim.domain or is_at_or_under(case.domain, key.domain)
+    ))  # fmt: skip
 
 
 def _stands(earlier: Mapping[str, Finding], name: str) -> bool:

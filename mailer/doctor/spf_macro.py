@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
-MAX_DOMAIN_CHARS = 253  # RFC 7208 7.3: a longer one loses labels from its left
+from mailer.transport.places import IpAddress
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+MAX_DOMAIN_CHARS = 253  # RFC 7208 7.3: a longer one loses labels from its left
 
 _MACRO = re.compile(r"%(?:([%_-])|\{([A-Za-z])([0-9]*)([rR]?)([.\-+,/_=]*)\})", re.ASCII)
 _PLAIN = {"%": "%", "_": " ", "-": "%20"}

@@ -43,11 +43,12 @@ class HttpsError(MailerError):
 
 
 class Response(NamedTuple):
-    """``kind``: the media type without its parameters, in lower case."""
+    """``kind``: the media type without its parameters, in lower case. ``date``: when the host says that it is."""
 
     status: int
     kind: str
     body: bytes
+    date: str = ""
 
 
 class Https:
@@ -151,4 +152,4 @@ def _parsed(said: bytes) -> Response:
     if response.length:
         raise ValueError("response ends too early")
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return Response(response.status, kind, body)
+    return Response(response.status, kind, body, response.headers.get("Date", ""))

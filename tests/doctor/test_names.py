@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from mailer.config.schema import Config, DirectDeliveryConfig
 from mailer.doctor.blocklists import dnsbl
 from mailer.doctor.finding import Finding, Status
 from mailer.doctor.names import mx, ptr
-from mailer.doctor.policies import mta_sts, tls_rpt
+from mailer.doctor.origin import own_addresses
 from tests.doctor.cases import make_case
 from tests.support.nameserver import Nameserver
 
@@ -105,37 +106,6 @@ def test_a_machine_without_a_network_fails(nameserver: Nameserver) -> None:
     assert ptr(make_case(Config(), nameserver, addresses=())).status is Status.FAILED
 
 
-@pytest.mark.parametrize(
-    ("records", "status"),
-    [
-        ((), Status.OK),
-        (('"v=STSv1; id=20260101T000000"',), Status.OK),
-        (('"v=STSv1;"',), Status.FAILED),
-        (('"v=STSv1; id=not-so"',), Status.FAILED),
-        (('"v=STSv1; id=1"', '"v=STSv1; id=2"'), Status.FAILED),
-    ],
-)
-def test_an_mta_sts_record_has_one_id(nameserver: Nameserver, records: tuple[str, ...], status: Status) -> None:
-    if records:
-        nameserver.add("_mta-sts.example.test", "TXT", *records)
-    assert mta_sts(make_case(Config(), nameserver)).status is status
-
-
-@pytest.mark.parametrize(
-    ("record", "status"),
-    [
-        ("", Status.OK),
-        ("v=TLSRPTv1; rua=mailto:tls@example.test,https://example.test/tls", Status.OK),
-        ("v=TLSRPTv1; rua=tls@example.test", Status.FAILED),
-        ("v=TLSRPTv1", Status.FAILED),
-    ],
-)
-def test_tls_reports_go_to_mail_or_https(nameserver: Nameserver, record: str, status: Status) -> None:
-    if record:
-        nameserver.add("_smtp._tls.example.test", "TXT", '"' + record.replace(";", "\\;") + '"')
-    assert tls_rpt(make_case(Config(), nameserver)).status is status
-
-
 def test_an_address_on_a_blocklist_fails_with_the_list_s_reason(nameserver: Nameserver) -> None:
     nameserver.add("1.2.0.192.bl.spamcop.net", "A", "127.0.0.2")
     nameserver.add("1.2.0.192.bl.spamcop.net", "TXT", '"see https://bl.test/192.0.2.1"')
@@ -157,3 +127,12 @@ def test_an_ipv6_address_is_asked_for_by_its_nibbles(nameserver: Nameserver) -> 
 def test_a_list_that_refuses_the_resolver_is_not_taken_for_a_listing(nameserver: Nameserver) -> None:
     nameserver.add("1.2.0.192.zen.spamhaus.org", "A", "127.255.255.254")
     assert dnsbl(make_case(Config(), nameserver)).status is Status.WARNING
+
+
+def test_our_own_addresses_are_of_this_machine() -> None:
+    for address in own_addresses(ipv4_only=False):
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        with socket.socket(family) as probe:
+            probe.bind((str(address), 0))
+            assert probe.getsockname()[0] == str(address)
+    assert all(address.version == 4 for address in own_addresses(ipv4_only=True))
