@@ -27,11 +27,13 @@ TCP_SHARE = 0.5  # of the time left, so that a server that is deaf on TCP leaves
 
 
 class Heard(NamedTuple):
-    """``wire``: the message, empty where no server sent one; ``why`` says then what was wrong, for people."""
+    """``wire``: the message, empty where no server sent one; ``why`` says then what was wrong, for people. ``silent``: the
+    servers that were waited for in vain."""
 
     wire: bytes
     server: Nameserver | None
     why: str
+    silent: frozenset[Nameserver]
 
 
 def rcode_of(wire: bytes) -> int:
@@ -52,7 +54,8 @@ class _Question:
         self._tries = [*servers] * TRIES
         self._sockets: dict[Nameserver, socket.socket] = {}
         self._out: set[Nameserver] = set()  # have refused, or cannot be reached
-        self._refusal = Heard(b"", None, "")
+        self._silent: set[Nameserver] = set()
+        self._refusal: tuple[bytes, Nameserver] | None = None
         self._trouble = "no answer"
 
     def run(self) -> Heard:
@@ -69,7 +72,12 @@ class _Question:
                 return heard
             if someone_left:
                 next_at = 0.0
-        return self._refusal if self._refusal.wire else Heard(b"", None, self._trouble)
+        if self._refusal is not None:
+            return self._heard(*self._refusal)
+        return Heard(b"", None, self._trouble, frozenset(self._silent))
+
+    def _heard(self, wire: bytes, server: Nameserver) -> Heard:
+        return Heard(wire, server, "", frozenset(self._silent - {server}))
 
     def _say(self) -> bool:
         """Ask the server whose turn it is; whether there is something to wait for."""
@@ -89,6 +97,7 @@ class _Question:
         except OSError as error:
             self._give_up(server, error)
             return False
+        self._silent.add(server)
         return True
 
     def _listen(self, until: float) -> tuple[Heard | None, bool]:
@@ -119,14 +128,15 @@ class _Question:
             self._give_up(server, error)
             return None
         if rcode_of(wire) in ANSWERS:
-            return Heard(wire, server, "")
-        if not self._refusal.wire:
-            self._refusal = Heard(wire, server, "")
+            return self._heard(wire, server)
+        self._refusal = self._refusal or (wire, server)
         self._out.add(server)
+        self._silent.discard(server)
         return None
 
     def _give_up(self, server: Nameserver, error: OSError) -> None:
         self._out.add(server)
+        self._silent.discard(server)
         self._trouble = f"{server}: {error.strerror or 'time-out over TCP'}"
 
     def _is_answer(self, wire: bytes) -> bool:

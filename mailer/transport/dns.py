@@ -26,7 +26,7 @@ from dns.rdatatype import RdataType
 
 from mailer.mail.idna import to_ascii
 from mailer.transport.asking import ask, rcode_of
-from mailer.transport.hosts import HostsFile
+from mailer.transport.hosts import HostsFile, is_localhost
 from mailer.transport.memory import Memory
 from mailer.transport.nameservers import Nameservers
 
@@ -100,7 +100,7 @@ class Dns:
         clock: Callable[[], float] = time.monotonic,
         hosts: HostsFile | None = None,
     ) -> None:
-        self._nameservers = Nameservers(nameservers)
+        self._nameservers = Nameservers(nameservers, clock)
         self._hosts = hosts or HostsFile()
         self._timeout_seconds = timeout_seconds
         self._memory: Memory[tuple[str, RdataType], Answer[Any]] = Memory(MAX_ENTRIES, clock)
@@ -142,6 +142,8 @@ class Dns:
         name = _ascii(text)
         if name is None:
             return Answer(Status.NO_SUCH_NAME, (), False, "not a domain name", text)
+        if is_localhost(name):
+            return Answer(Status.NO_DATA, (), False, f"{name} is this machine, which DNS does not know", name)
         return self._memory.recall((name, kind), lambda: self._follow(name, kind, read))
 
     def _follow(self, name: str, kind: RdataType, read: Callable[[Any], T | None]) -> tuple[Answer[T], float]:
@@ -176,8 +178,9 @@ class Dns:
         if heard.wire and rcode_of(heard.wire) in WITHOUT_EDNS:
             query.use_edns(False)
             heard = ask(servers, query.to_wire(), ends - time.monotonic())
-        if not heard.wire or heard.server is None:
+        if heard.server is None:
             return _failure(name, f"{name} {kind.name}: {heard.why} ({', '.join(map(str, servers))})")
+        self._nameservers.heard(heard.server, heard.silent)
         try:
             return _take_apart(dns.message.from_wire(heard.wire, ignore_trailing=True), name, kind, heard.server.vouches)
         except (dns.exception.DNSException, ValueError) as error:

@@ -31,9 +31,7 @@ class HostsFile:
     def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of ``name`` (lower case, no dot at its end), of both families; empty where only DNS can know."""
         found = self._current().get(name, ())
-        if not found and (name == "localhost" or name.endswith(".localhost")):
-            return LOOPBACK  # RFC 6761 6.3: never asked of DNS
-        return found
+        return LOOPBACK if not found and is_localhost(name) else found
 
     def _current(self) -> Mapping[str, tuple[str, ...]]:
         state = file_state(self._path)
@@ -44,6 +42,11 @@ class HostsFile:
         with self._lock:
             self._state, self._addresses = state, addresses
         return addresses
+
+
+def is_localhost(name: str) -> bool:
+    """Whether ``name`` means this machine wherever it is asked for, and so is never asked of DNS (RFC 6761 6.3)."""
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:

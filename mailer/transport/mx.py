@@ -151,7 +151,12 @@ class RouteFinder:
 
     def _may_loop(self) -> bool:
         """Whether any listener can be met at all: otherwise nothing needs to be looked up for it."""
-        return any(port == self._settings.port for _, port in self._listens_on())
+        for text, port in self._listens_on():
+            address = parse_ip(text)
+            is_out_of_reach = address is not None and address.is_loopback and not self._settings.allow_private
+            if port == self._settings.port and not is_out_of_reach:
+                return True
+        return False
 
     def _is_own(self, address: IpAddress) -> bool:
         for text, port in self._listens_on():

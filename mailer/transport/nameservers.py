@@ -1,19 +1,21 @@
 """Whom to ask for names: the nameservers of the configuration, or those that the system uses.
 
 /etc/resolv.conf is read again when it has changed (a laptop that moves, a lease that is renewed). One lock guards what was
-read last. A file that cannot be read counts as an empty one, which means the local machine (resolv.conf(5)).
+read last and who was silent. A file that cannot be read counts as an empty one, which means the local machine (resolv.conf(5)).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 DNS_PORT = 53
 MAX_SYSTEM_SERVERS = 3  # MAXNS of resolv.conf(5)
+LAST_SECONDS = 30.0  # that a silent server comes last: then one question finds out whether it is back
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 FileState = tuple[int, int, int]
@@ -40,19 +42,38 @@ class Nameserver(NamedTuple):
 class Nameservers:
     """The servers to ask, in order. Any thread may call."""
 
-    def __init__(self, configured: Sequence[str] = (), resolv_conf: Path = RESOLV_CONF) -> None:
+    def __init__(
+        self, configured: Sequence[str] = (), clock: Callable[[], float] = time.monotonic, resolv_conf: Path = RESOLV_CONF
+    ) -> None:
         self._configured = tuple(parse_nameserver(text) for text in configured)
+        self._clock = clock
         self._file = resolv_conf
-        self._lock = threading.Lock()  # guards _state and _servers
+        self._lock = threading.Lock()  # guards all below
         self._state: FileState | None = None
         self._servers: tuple[Nameserver, ...] = ()
+        self._last_until: dict[Nameserver, float] = {}  # servers that were silent, and until when they come last
 
     def __repr__(self) -> str:
         return f"Nameservers({', '.join(map(str, self._configured or self._servers))})"
 
     def current(self) -> tuple[Nameserver, ...]:
-        if self._configured:
-            return self._configured
+        """In the order to ask: who was silent a moment ago comes last, so that not every question waits for it anew."""
+        servers = self._configured or self._systems()
+        now = self._clock()
+        with self._lock:
+            if not self._last_until:
+                return servers
+            return tuple(sorted(servers, key=lambda server: self._last_until.get(server, 0.0) > now))
+
+    def heard(self, server: Nameserver, silent: Collection[Nameserver]) -> None:
+        """``server`` has answered, while the others were waited for in vain."""
+        with self._lock:
+            self._last_until.pop(server, None)
+            known = self._configured or self._servers
+            self._last_until = {other: until for other, until in self._last_until.items() if other in known}
+            self._last_until |= dict.fromkeys(silent, self._clock() + LAST_SECONDS)
+
+    def _systems(self) -> tuple[Nameserver, ...]:
         state = file_state(self._file)
         with self._lock:
             if state == self._state:

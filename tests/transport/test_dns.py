@@ -93,6 +93,11 @@ def test_the_hosts_file_comes_before_dns(nameserver: Nameserver, resolver: Dns) 
     assert nameserver.count() == 0
 
 
+def test_nothing_about_localhost_is_asked_of_dns(nameserver: Nameserver, resolver: Dns) -> None:
+    assert resolver.mx("app.localhost").status is Status.NO_DATA
+    assert nameserver.count() == 0
+
+
 # what is not there
 
 
@@ -181,6 +186,16 @@ def test_the_next_nameserver_is_asked_where_one_refuses_is_silent_or_is_not_ther
         several = [gone.address, refusing.address, silent.address, nameserver.address]
         assert Dns(several, 2.0).mx("example.test").status is Status.FOUND
         assert (refusing.count(), silent.count()) == (1, 1)
+
+
+def test_a_nameserver_that_was_silent_is_not_waited_for_by_the_next_question(nameserver: Nameserver) -> None:
+    nameserver.add("a.test", "MX", "10 mx.test")
+    nameserver.add("b.test", "MX", "10 mx.test")
+    with Nameserver() as silent:
+        silent.swallow("*")
+        resolver = Dns([silent.address, nameserver.address], 2.0)
+        assert [resolver.mx(domain).status for domain in ("a.test", "b.test")] == [Status.FOUND, Status.FOUND]
+        assert (silent.count("a.test"), silent.count("b.test")) == (1, 0)
 
 
 def test_an_answer_that_comes_late_still_counts(nameserver: Nameserver) -> None:

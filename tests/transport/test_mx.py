@@ -154,6 +154,12 @@ def test_servers_of_which_none_is_a_name_are_temporary_and_not_replaced_by_the_d
     assert refusal(finder(nameserver).find("example.test")) == (Stage.CONNECT, 451, "4.4.3")
 
 
+def test_mail_for_localhost_is_not_sent_unless_private_addresses_are_allowed(nameserver: Nameserver) -> None:
+    [host] = route(finder(nameserver, private=False).find("localhost")).hosts
+    assert isinstance(finder(nameserver, private=False).addresses(host), Reply)
+    assert places(finder(nameserver).addresses(host))[-1] == "127.0.0.1"
+
+
 # address literals
 
 
@@ -288,4 +294,5 @@ def test_a_listener_on_all_addresses_is_met_at_each_of_them(nameserver: Nameserv
 def test_nothing_is_looked_up_for_loops_where_no_listener_can_be_met(nameserver: Nameserver) -> None:
     nameserver.add("example.test", "MX", "10 here.test")
     finder(nameserver, listens_on=(("127.0.0.1", 2525),)).find("example.test")
-    assert nameserver.count() == 1
+    finder(nameserver, listens_on=(("127.0.0.1", 25), ("::1", 25)), private=False).find("example.test")
+    assert nameserver.count(kind="MX") == nameserver.count() == 2

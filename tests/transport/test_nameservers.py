@@ -56,7 +56,7 @@ def test_only_a_server_on_this_machine_vouches_unless_the_system_trusts_it(text:
 
 def test_the_systems_servers_are_read_again_when_they_change(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
-    nameservers = Nameservers((), file)
+    nameservers = Nameservers((), resolv_conf=file)
     assert [server.host for server in nameservers.current()] == ["127.0.0.1"]
     file.write_text("nameserver 192.0.2.1\n")
     assert [server.host for server in nameservers.current()] == ["192.0.2.1"]
@@ -69,4 +69,22 @@ def test_the_systems_servers_are_read_again_when_they_change(tmp_path: Path) -> 
 def test_the_systems_servers_are_not_looked_at_where_others_are_configured(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     file.write_text("nameserver 192.0.2.1\n")
-    assert [server.host for server in Nameservers(["192.0.2.7"], file).current()] == ["192.0.2.7"]
+    assert [server.host for server in Nameservers(["192.0.2.7"], resolv_conf=file).current()] == ["192.0.2.7"]
+
+
+def test_a_server_that_was_silent_comes_last_for_a_while() -> None:
+    now = 0.0
+    nameservers = Nameservers(["192.0.2.1", "192.0.2.2", "192.0.2.3"], lambda: now)
+    first, second, third = nameservers.current()
+    nameservers.heard(second, {first})
+    assert nameservers.current() == (second, third, first)
+    now = 30.0
+    assert nameservers.current() == (first, second, third)
+
+
+def test_a_server_that_answers_again_is_asked_in_its_turn_again() -> None:
+    nameservers = Nameservers(["192.0.2.1", "192.0.2.2"], lambda: 0.0)
+    first, second = nameservers.current()
+    nameservers.heard(second, {first})
+    nameservers.heard(first, {second})
+    assert nameservers.current() == (first, second)
