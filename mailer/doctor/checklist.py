@@ -11,6 +11,7 @@ from functools import partial
 from mailer.doctor.blocklists import dnsbl
 from mailer.doctor.case import Case
 from mailer.doctor.disk import disk
+from mailer.doctor.dkim import dkim
 from mailer.doctor.examination import Check, examine
 from mailer.doctor.finding import Finding, skipped
 from mailer.doctor.machine import clock, open_files, ports, trust_store
@@ -27,7 +28,7 @@ LATER_SECONDS = 15.0
 MAX_SECONDS = FIRST_SECONDS + LATER_SECONDS
 
 OF_THE_DOMAIN = {"mx": mx, "spf": spf, "mta-sts": mta_sts, "tls-rpt": tls_rpt}
-OF_THE_SENDER = {"ptr": ptr, "egress": egress}
+OF_THE_SENDER = {"dkim": dkim, "ptr": ptr, "egress": egress}
 OF_THE_MACHINE = {
     "trust-store": trust_store,
     "disk": disk,
@@ -76,7 +77,6 @@ def _left_out(case: Case, is_named: bool) -> dict[str, Finding]:
         names = (*OF_THE_DOMAIN, "dmarc", *(() if case.targets else ("egress",)))
         left_out |= dict.fromkeys(names, skipped(NO_DOMAIN))
     if not (config.direct_delivery.enabled or is_named):
-        left_out |= dict.fromkeys((*OF_THE_DOMAIN, *OF_THE_SENDER), skipped(NOT_DIRECT))
-        if not config.dkim.enabled:
-            left_out["dmarc"] = skipped(NOT_DIRECT)
+        counts_anyway = {"dkim", "dmarc"} if config.dkim.enabled else set()
+        left_out |= dict.fromkeys({*OF_THE_DOMAIN, *OF_THE_SENDER, "dmarc"} - counts_anyway, skipped(NOT_DIRECT))
     return left_out
