@@ -147,10 +147,12 @@ class Destination:
         means = self.means
         # RFC 8689: REQUIRETLS is about the whole conversation, so one that was begun without it does not serve.
         _, kept = self._pool.claim(may_reuse=not delivery.envelope.options.require_tls)
-        outcome, conversation = Pass(self.domain, means, delivery, self._meet).run(kept)
+        try:
+            outcome, conversation = Pass(self.domain, means, delivery, self._meet).run(kept)
+        finally:
+            self._leave()
         now = means.clock()
         self._pool.end(conversation, now)
-        self._leave()
         delivered = self._note(outcome, now)
         if self._pool.has_idle:
             means.kept(self)

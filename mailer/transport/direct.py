@@ -32,7 +32,7 @@ from mailer.transport.tls_policy import Policies
 
 STEP_SECONDS = 1.0  # between looks at idle connections, which live for five
 MAX_DESTINATIONS = 10_000
-"""Domains known at a time; some 3 KB each."""
+"""Domains known at a time; some 2 KB each."""
 MAX_KEPT = 100
 """Domains with idle connections: each costs a file descriptor, and 1,024 of them are the usual limit."""
 FORGET_SECONDS = 900.0
