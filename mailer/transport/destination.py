@@ -149,10 +149,10 @@ class Destination:
         _, kept = self._pool.claim(may_reuse=not delivery.envelope.options.require_tls)
         try:
             outcome, conversation = Pass(self.domain, means, delivery, self._meet).run(kept)
+            now = means.clock()
+            self._pool.end(conversation, now)  # before the place is free: whoever takes it may find this connection
         finally:
             self._leave()
-        now = means.clock()
-        self._pool.end(conversation, now)
         delivered = self._note(outcome, now)
         if self._pool.has_idle:
             means.kept(self)
