@@ -1,7 +1,8 @@
 """The delivering half of the program as one thing: built, started, reloaded and stopped by ``app.py``.
 
-It owns three service threads (schedule, parking, crew) besides the workers, and a fourth, ``direct``, from when mail first
-goes to the recipients' own servers. What each does and how it fails is said in its module; this one only joins them.
+It owns three service threads (schedule, parking, crew) besides the workers, and two more, ``direct`` and ``tls-policies``,
+from when mail first goes to the recipients' own servers. What each does and how it fails is said in its module; this one
+only joins them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Dispatcher:
         self._providers = providers
         self.listens_on: Callable[[], Collection[tuple[str, int]]] = lambda: ()
         self._direct: DirectDelivery | None = None
-        self._direct_service: Service | None = None
+        self._direct_services: tuple[Service, ...] = ()
         self.ways = Ways(config, providers, LocalFiles(config.data_dir), _rules(config))
         self._queue = FairQueue(config.queue_size, self.ways.limit_of)
         self._schedule = Schedule(store, self._queue, self.ways, self._wake_schedule)
@@ -97,8 +98,10 @@ class Dispatcher:
             self._direct = self.ways.direct = DirectDelivery(config, self._hub, Surroundings(listens_on=self.listens_on))
             self._direct.on_limit_changed = self._queue.set_limit
             self._direct.on_breaker_closed = self.breaker_closed
-            self._direct_service = Service("direct", self._direct)
-            self._direct_service.start()
+            self._direct.policies.reporter.submit = self.intake.accept
+            self._direct_services = Service("direct", self._direct), Service("tls-policies", self._direct.policies)
+            for service in self._direct_services:
+                service.start()
 
     def breaker_closed(self, name: str) -> None:
         """What waited or was parked for that provider's sake is due (spec 4)."""
@@ -141,9 +144,11 @@ class Dispatcher:
         finished = self._crew.stop(timeout_seconds)
         self._schedule_service.stop()
         self._schedule_service.join(timeout_seconds)
-        if self._direct is not None and self._direct_service is not None:
-            self._direct_service.stop()
+        for service in self._direct_services:
+            service.stop()
+        if self._direct is not None:
             self._direct.close()
+            self._direct.policies.close()
         return finished
 
     def finish_parking(self) -> None:

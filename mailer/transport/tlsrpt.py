@@ -178,7 +178,8 @@ class Tally:
             self._is_saved = True
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self._path.with_name(f".{self._path.name}.tmp")
+            # Two threads may save at once, at the end: the last one wins.
+            temporary = self._path.with_name(f".{self._path.name}.{threading.get_ident()}.tmp")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)
