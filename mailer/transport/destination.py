@@ -150,6 +150,8 @@ class Destination:
         try:
             outcome, conversation = Pass(self.domain, means, delivery, self._meet).run(kept)
             now = means.clock()
+            if self.means is not means:
+                conversation.leave()  # what was opened under another configuration may be less than this one asks for
             self._pool.end(conversation, now)  # before the place is free: whoever takes it may find this connection
         finally:
             self._leave()

@@ -83,7 +83,7 @@ class DirectDelivery:
             return f"DirectDelivery(destinations={len(self._destinations)}, kept={len(self._kept)})"
 
     def configure(self, config: Config) -> None:
-        """Take on a configuration. Destinations keep their breakers and connections."""
+        """Take on a configuration. Destinations keep their breakers and windows; connections are opened anew."""
         if config.dns != self._config.dns:
             self._dns = Dns(config.dns.nameservers, config.dns.timeout)
         self._dns.forget()  # a reload is also how one says that something was put right
@@ -94,6 +94,7 @@ class DirectDelivery:
             self._means = means
         for destination in self._all():
             destination.means = means
+            destination.tend(math.inf)
 
     def _means_of(self, config: Config) -> Means:
         direct = config.direct_delivery

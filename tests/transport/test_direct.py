@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from mailer.transport.breaker import FAULTS_TO_OPEN, LONGEST_OPEN_SECONDS
 from mailer.transport.destination import FIRST_CONVERSATIONS, Destination
 from mailer.transport.direct import FORGET_SECONDS, FULL_WAIT_SECONDS, DirectDelivery
 from tests.support.internet import Internet
+from tests.support.upstream import Stall
 from tests.transport.deliveries import Clock, delivery_to
 from tests.transport.domains import admitted, config_for, direct_over, send
 
@@ -120,10 +122,24 @@ class TestConfiguration:
         for _ in range(5):
             send(direct, "b@a.test")
         direct.configure(config_for(internet, DomainConfig(domain="a.test", connections=3), ehlo_domain="new.mailer.test"))
-        server.hang_up()
+        server.wait_until(lambda: server.open_connections == 0)
         send(direct, "b@a.test")
         assert direct.limit_of("a.test") == 3
         assert [line for _, line in server.commands if line.startswith("ehlo")][-1] == "ehlo new.mailer.test"
+        direct.close()
+
+    def test_a_conversation_begun_before_it_serves_its_message_alone(self, internet: Internet) -> None:
+        [server] = internet.domain("a.test")
+        server.on("dot", Stall("250 2.0.0 taken"), None)
+        direct = direct_over(internet)
+        sender = threading.Thread(target=send, args=(direct, "b@a.test"))
+        sender.start()
+        server.wait_until(lambda: "DATA" in server.verbs())
+        direct.configure(config_for(internet, ehlo_domain="new.mailer.test"))
+        server.release()
+        sender.join()
+        assert send(direct, "b@a.test")[0].is_delivered
+        assert [message.connection for message in server.messages] == [1, 2]
         direct.close()
 
     def test_keeps_breakers_and_windows(self, internet: Internet) -> None:
