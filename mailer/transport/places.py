@@ -66,11 +66,6 @@ def _source_for(address: IpAddress) -> IpAddress | None:
 
 
 def is_here(address: IpAddress) -> bool:
-    """Whether ``address`` is one of this machine's."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
+    """Whether ``address`` is one of this machine's: then packets to it come from it. (Binding to it would ask the same, but
+    says yes to every address where ``ip_nonlocal_bind`` is set.)"""
+    return address.is_loopback or _source_for(address) == address

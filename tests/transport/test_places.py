@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import pytest
 
@@ -66,7 +67,18 @@ def test_what_is_private_special_or_hidden_in_ipv6_is_not(address: str) -> None:
 def test_the_machine_knows_its_own_addresses() -> None:
     assert is_here(ipaddress.ip_address("127.0.0.1"))
     assert is_here(ipaddress.ip_address("127.0.0.7"))
+    assert is_here(ipaddress.ip_address("::1"))
     assert not is_here(ipaddress.ip_address("192.0.2.1"))
+    assert not is_here(ipaddress.ip_address("2001:db8::1"))
+
+
+def test_an_address_of_an_interface_is_here() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.41.0.4", 9))
+        except OSError:
+            pytest.skip("this machine has no interface but loopback")
+        assert is_here(ipaddress.ip_address(probe.getsockname()[0]))
 
 
 def test_loopback_can_be_reached_from_loopback() -> None:
