@@ -40,9 +40,11 @@ class Tags:
 
 def signature_field(key: PrivateKey, tags: Tags, header: Sequence[Field], body_hash: bytes, now: float) -> bytes:
     """The header field with its CRLF. ``header`` is that of the message; ``now`` is Unix time."""
-    import dkim  # type: ignore[import-untyped]
-    from dkim.canonicalization import CanonicalizationPolicy  # type: ignore[import-untyped]
-
+    try:
+        import dkim  # type: ignore[import-untyped]
+        from dkim.canonicalization import CanonicalizationPolicy  # type: ignore[import-untyped]
+    except ImportError as fault:
+        raise SigningError(f"needs the Python package dkimpy, which cannot be imported ({fault}): install it") from fault
     signed_names = _signed_names(tags.names, header)
     at = int(now)
     fields = [

@@ -108,11 +108,13 @@ def read_ring(config: DkimConfig) -> Ring:
     for place in places:
         try:
             key = place.read()
+            signers.append(_signer(place, key))
         except KeyUnusable as fault:
             problems.append(str(fault))
-            continue
-        signers.append(_signer(place, key))
-        warnings += _warnings(place, key)
+        except SigningError as fault:
+            problems.append(f"{place.setting}: {fault}")
+        else:
+            warnings += _warnings(place, key)
     if problems:
         raise ConfigError(problems)
     return Ring(tuple(signers), tuple(warnings), config.on_error == "send")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from mailer.signing.places import write_key_file
 from mailer.signing.signature import SigningError
 from mailer.signing.signer import Signers, read_ring
 from tests.signing.keyring import DOMAIN, OTHER, Keyring
+from tests.support.relay import ROOT
 
 BODY = b"\r\nbody\r\n"
 ENDLESS = MemoryContent(b"X: y\r\n" * (MAX_HEADER_BYTES // 5))
@@ -156,3 +159,35 @@ def test_an_unreadable_key_says_who_may_and_who_we_are(tmp_path: Path) -> None:
     folder.mkdir()  # a folder in the key's place cannot be read, even by root
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory \(it belongs to user \d+, this process is user \d+\)"):
         read_ring(DkimConfig(enabled=True, domain=DOMAIN, private_key_path=str(folder)))
+
+
+def test_without_dkimpy_it_is_said_what_to_install(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dkim", None)
+    with pytest.raises(ConfigError, match="dkim: needs the Python package dkimpy"):
+        read_ring(keyring.config)
+
+
+IMPORTED = """
+import sys
+from mailer import process
+process.is_frozen = lambda: True
+process.preload()
+{then}
+print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"dkim", "cryptography"}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "imported"),
+    [
+        ("", "[]"),
+        ("from mailer.signing.signer import Signers; from mailer.config.schema import DkimConfig; Signers(DkimConfig())", "[]"),
+        ("from tests.signing.keyring import Keyring; from mailer.signing.signer import Signers; "
+         "from pathlib import Path; Signers(Keyring.make(Path(sys.argv[1])).config)", "['cryptography', 'dkim']"),
+    ],
+    ids=["preload", "off", "on"],
+)  # fmt: skip
+def test_what_signs_is_imported_before_there_is_mail_and_only_where_it_is_on(then: str, imported: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", IMPORTED.format(then=then), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == imported
