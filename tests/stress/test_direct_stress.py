@@ -44,7 +44,7 @@ def test_a_hosters_connections_are_counted_though_domains_move() -> None:
                 direct.release(domain, admission, NOW)
 
     many(use)
-    assert all(granted)
+    assert sum(granted) > ROUNDS
     for domain in DOMAINS:
         destination_of(direct, domain)._meet(SERVERS[0])
         destination_of(direct, domain)._window = LIMIT
