@@ -16,21 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from mailer.dispatch.crew import Worker
+from mailer.dispatch.ending import Ending
 from mailer.dispatch.ledger import Ledger, Message
 from mailer.dispatch.parking import Gone, NotYet, Parking
 from mailer.dispatch.queue import FairQueue, Job
-from mailer.dispatch.round import Attempt, Closed, Step, Wait
-from mailer.dispatch.ways import FIRST_WAIT_SECONDS, Ways, WaysNow
+from mailer.dispatch.round import Attempt, Step, Wait
+from mailer.dispatch.ways import Ways, WaysNow
 from mailer.events import AttemptEnded, Hub
 from mailer.mail.content import MemoryContent
-from mailer.mail.envelope import State
 from mailer.mail.outcome import Delivery, Reply, Verdict
 from mailer.spool.store import ContentLost, Holder, Store
 
 log = logging.getLogger(__name__)
 
-NO_WAY = "(no way)"
-"""What a message waits for that no provider serves: a reload makes it due."""
 FAULT_WAIT_SECONDS = 300.0
 UNWRITABLE_WAIT_SECONDS = 1.0
 MAX_BRANCHED = 64
@@ -43,11 +41,12 @@ LOST = Reply(554, "5.3.0", "content lost or damaged on disk; what is left of it 
 class Deliverer:
     """Carries messages; see the module. ``clock`` gives Unix time."""
 
-    def __init__(self, store: Store, queue: FairQueue, ways: Ways, ledger: Ledger, parking: Parking, hub: Hub) -> None:
+    def __init__(self, store: Store, queue: FairQueue, ways: Ways, ending: Ending, parking: Parking, hub: Hub) -> None:
         self._store = store
         self._queue = queue
         self._ways = ways
-        self._ledger = ledger
+        self._ending = ending
+        self._ledger = ending.ledger
         self._parking = parking
         self._hub = hub
         self.clock: Callable[[], float] = time.time
@@ -95,7 +94,7 @@ class Deliverer:
             return Message(stored, self._store.content(stored.envelope.id), self._ways.sign)
         except ContentLost as loss:
             log.error("message.lost id=%s why=%s", stored.envelope.id, loss)
-            self._fail_owed(Message(stored, MemoryContent(b"")), LOST, self.clock())
+            self._ending.fail_owed(Message(stored, MemoryContent(b"")), LOST, self.clock())
             return None
 
     def _open_parked(self, message: Message) -> Message | None:
@@ -106,15 +105,11 @@ class Deliverer:
             return None
         if isinstance(opened, Gone):
             log.warning("message.cancelled id=%s why=%s", message.id, opened.reply)
-            self._fail_owed(message, opened.reply, now)
+            self._ending.fail_owed(message, opened.reply, now)
             return None
         parked = Message(opened.stored, opened.content, self._ways.sign)
         parked.update(opened.changed)
         return parked
-
-    def _fail_owed(self, message: Message, reply: Reply, now: float) -> None:
-        message.update([replace(r, state=State.FAILED, reply=reply, updated_at=now) for r in message.owed])
-        self._ledger.finish(message, now)
 
     def _branch(self, job: Job, message: Message) -> None:
         """Send out a branch for each way but the job's own that could be tried now, as far as the queue has room.
@@ -177,24 +172,12 @@ class Deliverer:
                         return True
             if not isinstance(step, Attempt):
                 self._joined(message)
-                self._go_on(message, step, view)
+                self._ending.go_on(message, step, view)
                 return True
             if step.way == job.way:
                 self._attempt(message, step, view, worker, is_first)
             elif not self._change_way(job, message, step.way):
                 return False
-
-    def _go_on(self, message: Message, step: Step, view: WaysNow) -> None:
-        """Nothing can be tried at this moment, and nobody else has the message."""
-        now = view.now
-        if not message.owed:
-            self._ledger.finish(message, now)
-        elif isinstance(step, Wait):
-            self._ledger.wait(message, step.until, self._lane(message), now)
-        elif isinstance(step, Closed):
-            self._wait_closed(message, step, view)
-        else:
-            self._end_round(message, view)
 
     def _lane(self, message: Message) -> str:
         return self._ways.lane(message.owed)
@@ -241,51 +224,6 @@ class Deliverer:
         if not watch.is_refused:
             queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
             self._hub.publish(_ended(message.id, step.way, list(verdicts.values()), time.monotonic() - began, queue_seconds))
-
-    # The end of a round.
-
-    def _wait_closed(self, message: Message, step: Closed, view: WaysNow) -> None:
-        """Nothing was tried: every way is closed, or there is none."""
-        now, stored = view.now, message.row
-        lane = self._lane(message)
-        if self._ways.is_expiring(stored, now) and (stored.rounds > 0 or step.until is None):
-            self._give_up(message, now)
-        elif step.until is None:
-            first_wait = min(FIRST_WAIT_SECONDS, self._ways.config.retry.failed_retry_interval)
-            self._ledger.wait(message, now + first_wait, lane, now, (NO_WAY,))
-        elif lane == stored.lane and self._ways.lane_opens_at(lane, now) > now:
-            self._ledger.leave(message)
-        else:
-            self._ledger.wait(message, max(step.until, now + UNWRITABLE_WAIT_SECONDS), lane, now)
-
-    def _end_round(self, message: Message, view: WaysNow) -> None:
-        now = view.now
-        message.update(message.round.refused_everywhere(message.owed, view, now))
-        if not message.owed:
-            self._ledger.finish(message, now)
-            return
-        retry = self._ways.config.retry
-        rounds = message.row.rounds + 1
-        expires_at = message.row.envelope.accepted_at + retry.max_age
-        if now >= expires_at or 0 < retry.max_attempts <= rounds:
-            self._give_up(message, now)
-            return
-        wait = min(FIRST_WAIT_SECONDS * 2.0 ** min(rounds - 1, 32), retry.failed_retry_interval)
-        closed = {name for r in message.owed for name in view.names(r) if self._ways.opens_at(name, now) > now}
-        waits_for = sorted(message.round.tripped | closed)
-        self._ledger.park(message, min(now + wait, expires_at), self._lane(message), now, waits_for)
-
-    def _give_up(self, message: Message, now: float) -> None:
-        owed = message.owed
-        age = now - message.row.envelope.accepted_at
-        given_up = message.round_ended(message.row.due_at)
-        log.warning(
-            "message.given_up id=%s recipients=%d age=%ds last_reply=%s file=emails/dead/%s.json",
-            message.id, len(owed), age, owed[0].reply, message.id,
-        )  # fmt: skip
-        message.update([replace(r, state=State.FAILED, updated_at=now) for r in owed])
-        self._ledger.finish(message, now, given_up)
-
 
 class _Watch:
     """Watches one attempt: it asks the ledger for leave once, however many servers the attempt comes to."""

@@ -14,8 +14,10 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from mailer.config.schema import Config
+from mailer.dispatch.bounce import Reporter
 from mailer.dispatch.crew import Crew
-from mailer.dispatch.deliverer import NO_WAY, Deliverer
+from mailer.dispatch.deliverer import Deliverer
+from mailer.dispatch.ending import NO_WAY, Ending
 from mailer.dispatch.intake import Intake
 from mailer.dispatch.ledger import Ledger
 from mailer.dispatch.parking import Parking
@@ -57,9 +59,10 @@ class Dispatcher:
         self._parking = Parking(store, failed, self._schedule, self.ways.lane, self._wake_parking)
         self._parking.interval_seconds = config.retry.failed_retry_interval
         ledger = Ledger(store, self._schedule, self._parking, hub, config.worker_count * WORKERS_PER_COUNT)
-        deliverer = Deliverer(store, self._queue, self.ways, ledger, self._parking, hub)
-        self._crew = Crew(store, self._queue, self._schedule, deliverer.process, config.worker_count)
         self.intake = Intake(store, self._schedule, self.ways, hub)
+        ending = Ending(self.ways, ledger, Reporter(store, self.intake, self.ways))
+        deliverer = Deliverer(store, self._queue, self.ways, ending, self._parking, hub)
+        self._crew = Crew(store, self._queue, self._schedule, deliverer.process, config.worker_count)
         self._schedule_service = Service("schedule", self._schedule)
         self._parking_service = Service("parking", self._parking)
         self._crew_service = Service("crew", self._crew)

@@ -57,6 +57,7 @@ class Message:
         self.recipients: Sequence[Recipient] = envelope.recipients
         self.owed = envelope.owed
         self.round = Round.from_progress(row.progress) if row.progress else Round()
+        self.round.tells_success = "SUCCESS" in envelope.options.dsn
         self.render: Render = make_render(envelope, content, sign)
         self.changed: dict[int, Recipient] = {}
         self.denied: dict[str, float] = {}
@@ -152,13 +153,14 @@ class Ledger:
     def wait(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str] = ()) -> None:
         """The message comes back at ``due_at``, to go on with the round."""
         row, tried = message.row, message.round.has_tried
+        is_begun = tried or bool(message.round.to_report)
         record = Record(
             message.id,
             State.RETRYING if tried else row.state,
             due_at,
             recipients=message.news,
             rounds=row.rounds,
-            progress=message.round.to_progress() if tried else "",
+            progress=message.round.to_progress() if is_begun else "",
             waits_for=waits_for,
             holder=row.holder,
             lane=lane,

@@ -116,13 +116,19 @@ _DELIVERED = _Course()
 
 
 class Round:
-    """The state of a round. ``tripped`` names the ways whose fault was of the kind that opens a breaker."""
+    """The state of a round. ``tripped`` names the ways whose fault was of the kind that opens a breaker.
+
+    ``to_report``: indexes of the recipients that came to their end in this round and whose sender may have to be told, FAILED
+    ones, and with ``tells_success`` those delivered where nobody else tells.
+    """
 
     def __init__(self) -> None:
         self._courses: dict[int, _Course] = {}
         self._next_batch_at: dict[str, float] = {}  # by way: Unix time
         self.tripped: frozenset[str] = frozenset()
         self.has_tried = False
+        self.tells_success = False
+        self.to_report: set[int] = set()
 
     def __repr__(self) -> str:
         return f"Round({self._courses!r}, tripped={sorted(self.tripped)})"
@@ -197,6 +203,8 @@ class Round:
             verdict = verdicts[recipient.index]
             state = self._take(recipient.index, attempt.way, verdict, rules, now)
             refused = refused or state is State.FAILED
+            if state is State.FAILED or (self.tells_success and state is State.SUCCESS and not verdict.took_dsn):
+                self.to_report.add(recipient.index)
             tries = recipient.attempts + 1
             changed.append(Recipient(recipient.index, recipient.address, state, tries, attempt.way, verdict.reply, now))
         if rules.batch_delay and len(owed) > len(attempt.recipients):
@@ -228,11 +236,9 @@ class Round:
 
     def _drop_batches_not_begun(self, owed: Sequence[Recipient], now: float) -> list[Recipient]:
         begun = self._courses
-        return [
-            replace(r, state=State.FAILED, reply=NOT_BEGUN, updated_at=now)
-            for r in owed
-            if r.index not in begun and r.attempts == 0
-        ]
+        dropped = [r for r in owed if r.index not in begun and r.attempts == 0]
+        self.to_report.update(r.index for r in dropped)
+        return [replace(r, state=State.FAILED, reply=NOT_BEGUN, updated_at=now) for r in dropped]
 
     def refused_everywhere(self, owed: Sequence[Recipient], ways: Ways, now: float) -> list[Recipient]:
         """At the end of the round: the recipients that every one of their ways answered with a 5xx, now FAILED.
@@ -245,12 +251,19 @@ class Round:
             names = ways.names(recipient)
             if course is not None and names and all(course.spent.get(way, False) for way in names):
                 failed.append(replace(recipient, state=State.FAILED, updated_at=now))
+        self.to_report.update(r.index for r in failed)
         return failed
 
     def to_progress(self) -> str:
         """The round as ``Stored.progress``: what it knows of recipients that may be tried again, and of the ways."""
         courses = {index: [c.tries, c.spent, c.due] for index, c in self._courses.items() if not c.is_fresh}
-        state = {"courses": courses, "batch": self._next_batch_at, "tripped": sorted(self.tripped), "tried": self.has_tried}
+        state = {
+            "courses": courses,
+            "batch": self._next_batch_at,
+            "tripped": sorted(self.tripped),
+            "tried": self.has_tried,
+            "report": sorted(self.to_report),
+        }
         return json.dumps(state, separators=(",", ":"))
 
     @classmethod
@@ -267,6 +280,7 @@ class Round:
             result._next_batch_at = {str(way): float(at) for way, at in state["batch"].items()}
             result.tripped = frozenset(state["tripped"])
             result.has_tried = bool(state["tried"])
+            result.to_report = {int(index) for index in state["report"]}
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
         return result
