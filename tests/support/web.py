@@ -38,12 +38,12 @@ def page(body: str | bytes, status: str = "200 OK", kind: str = "text/plain", mo
 
 
 class WebServer:
-    """``answer`` may be exchanged at any time; ``requests`` are those seen."""
+    """``answer`` may be exchanged at any time; ``requests`` are those seen. ``place``: address and port to listen on."""
 
-    def __init__(self, answer: Answerer, context: ssl.SSLContext) -> None:
+    def __init__(self, answer: Answerer, context: ssl.SSLContext, place: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.answer = answer
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(place)
         self.port: int = self._listener.getsockname()[1]
         self._changed = threading.Condition()  # guards all below
         self.requests: list[Request] = []
