@@ -55,6 +55,7 @@ _LATER_IMPORTS = (
     "encodings.idna",  # socket.getaddrinfo, ssl: any host name given as str
     "encodings.ascii",
     "encodings.latin_1",
+    "encodings.punycode",  # str.encode("idna") of a domain beyond ASCII
     "encodings.utf_8_sig",
     "stringprep",
     "unicodedata",
