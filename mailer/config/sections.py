@@ -216,10 +216,10 @@ class RetryConfig:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BounceConfig:
     enabled: bool = setting(
-        "enabled", True, Flag(), "Tell the sender when a message is given up. Not in this version yet: only the log tells."
+        "enabled", True, Flag(), "Send reports to the sender: of recipients refused or given up, and what NOTIFY asks for."
     )
     delay_warning: int = setting(
-        "delayWarning", 14400, SECONDS, "Tell the sender of a message that is so late; 0 is off. Not in this version yet."
+        "delayWarning", 14400, SECONDS, "Tell the sender once of a message that is so late; 0 is off."
     )
     language: str = setting(
         "language", "en", Choice(("en", "zh", "both")), "Language of what a report says to people: English, Chinese, or both."
