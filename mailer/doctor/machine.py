@@ -43,6 +43,8 @@ def _listeners(config: Config) -> Iterator[tuple[str, str, int]]:
 
 def _port(key: str, host: str, port: int, holder: str) -> Finding:
     host = host.strip("[]")
+    if not port:
+        return ok(f"{key} 0 picks a free one")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, kind) as probe:

@@ -1,6 +1,7 @@
 """Whether servers can be reached: port 25 of recipients' servers, and the providers with their logins.
 
-No threads, no locks; connects, says EHLO (or logs in) and takes its leave. Fails for no word or silence of a server.
+Connects, says EHLO (or logs in) and takes its leave. Servers that were named are tried side by side (examination.py); no locks.
+Fails for no word or silence of a server.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import dataclasses
 import ipaddress
 import socket
 import time
+from functools import partial
 
 from mailer.config.schema import ProviderConfig, Secret
 from mailer.doctor.case import Case, Target
+from mailer.doctor.examination import Check, examine
 from mailer.doctor.finding import Finding, Status, failed, ok, skipped, warning, worst_of
 from mailer.doctor.names import addresses_of
 from mailer.events import Hub
@@ -25,6 +28,8 @@ from mailer.transport.providers import advice
 from mailer.window import Windows
 
 STEP_SECONDS = 6  # a connection, a reply: who takes longer is of no use to find out something
+SERVER_SECONDS = 3.0 * STEP_SECONDS  # for one server in all
+TARGETS_SECONDS = 40.0  # for all that were named, side by side; the examination waits a little longer
 MAX_SERVERS = 3  # of the domain that are tried before giving up
 BLOCKED = "ask the hosting provider to open outgoing port 25, or deliver through forwardProviders"
 
@@ -32,7 +37,8 @@ BLOCKED = "ask the hosting provider to open outgoing port 25, or deliver through
 def egress(case: Case) -> Finding:
     """Whether this machine may connect to mail servers at all. One that answers is enough, unless certain ones were named."""
     if case.targets:
-        return worst_of(_try(case, target) for target in case.targets)
+        checks = [Check(str(target), partial(_try, case, target)) for target in case.targets]
+        return worst_of(examine(checks, TARGETS_SECONDS).values())
     hosts = [host for _, host in sorted(case.dns.mx(case.domain).records) if host] or [case.domain]
     ours = {str(address) for address in case.addresses}
     elsewhere = [host for host in hosts if not _is_here(addresses_of(case.dns, host), ours)]
@@ -55,7 +61,7 @@ def _try(case: Case, target: Target) -> Finding:
     if not addresses:
         return failed(f"{target.host} has no address that can be tried", "name another with --target HOST")
     conversation = Conversation(case.ehlo_name, STEP_SECONDS)
-    conversation.deadline = time.monotonic() + 3 * STEP_SECONDS
+    conversation.deadline = time.monotonic() + SERVER_SECONDS
     try:
         conversation.dial(addresses)
         code, greeting = conversation.getreply()

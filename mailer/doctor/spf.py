@@ -156,7 +156,10 @@ class Evaluation:
 
     def _is_named(self, domain: str) -> bool:
         """RFC 7208 5.5, which advises against it: a name of the address, that leads back to it, is at or under ``domain``."""
-        names = self._dns.ptr(str(self._asked.address)).records[:MAX_NAMES]
+        answer = self._dns.ptr(str(self._asked.address))
+        if answer.status is Status.FAILED:  # RFC 7208 5.5: then it does not match
+            return False
+        names = self._counted(answer, self._asked.address.reverse_pointer)[:MAX_NAMES]
         return any(f".{name}".endswith(f".{domain.lower()}") and self._leads_back(name) for name in names)
 
     def _leads_back(self, name: str) -> bool:

@@ -37,8 +37,8 @@ class Asked:
         parts = re.split(f"[{re.escape(delimiters)}]", self._letter(letter.lower(), domain))
         if is_reversed:
             parts.reverse()
-        if count:
-            parts = parts[-max(1, int(count[:4])) :]
+        if count:  # at least 1 (RFC 7208 7.3)
+            parts = parts[-int(count[:4]) :]
         value = ".".join(parts)
         return quote(value, safe="-._~") if letter.isupper() else value
 

@@ -17,9 +17,9 @@ _TERM = re.compile(r"([+\-?~]?)([A-Za-z][A-Za-z0-9\-_.]*)(.*)", re.DOTALL)
 _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9\-_.]*)=(.*)", re.DOTALL)
 _PREFIX = re.compile(r"(?:/(0|[1-9]\d?))?(?://(0|[1-9]\d{0,2}))?", re.ASCII)
 _PREFIX_AT_END = re.compile(r"(?:/\d+)?(?://\d+)?\Z", re.ASCII)
-_MACRO_STRING = re.compile(r"(?:%%|%_|%-|%\{[slodiphcrtvSLODIPHCRTV][0-9]*[rR]?[.\-+,/_=]*\}|[!-$&-~])*")
+_MACRO_STRING = re.compile(r"(?:%%|%_|%-|%\{[slodiphcrtvSLODIPHCRTV](?:[1-9][0-9]*)?[rR]?[.\-+,/_=]*\}|[!-$&-~])*")
 _DOMAIN_END = re.compile(r"(?:%\{[^}]*\}|\.[A-Za-z0-9-]*[A-Za-z][A-Za-z0-9-]*|\.[A-Za-z0-9]+-[A-Za-z0-9-]*)\.?\Z")
-_NETWORK = re.compile(r"[0-9A-Fa-f:.]+(?:/\d{1,3})?", re.ASCII)  # no netmask, no zone: ipaddress would take both
+_NETWORK = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9]\d{0,2}))?", re.ASCII)  # no netmask, no zone: ipaddress would take both
 _WITH_DOMAIN = {"include": True, "a": False, "mx": False, "ptr": False, "exists": True}
 """The mechanisms that take a domain, and whether they must have one."""
 

@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from mailer.cli import build_parser
+from mailer.cli.doctor import case_of, default_domain
+from mailer.config.load import load_text
+from mailer.config.schema import Config
+from mailer.doctor.case import Case, Target
 from mailer.doctor.checklist import MAX_SECONDS
 from tests.cli.program import ROOT, running, write_config
 from tests.support.nameserver import Nameserver
@@ -171,3 +176,41 @@ def test_words_that_mean_nothing_end_with_64(tmp_path: Path, words: tuple[str, .
 def test_a_wrong_configuration_ends_with_78(tmp_path: Path) -> None:
     answer = doctor(write_config(tmp_path, nope=1))
     assert (answer.returncode, "nope" in answer.stderr) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "domain"),
+    [
+        ({"hostname": "mail.example.test"}, "mail.example.test"),
+        ({"hostname": "mail.example.test", "defaultUsername": "app@Example.Test", "defaultPassword": "x"}, "example.test"),
+        ({"hostname": "mail.example.test", "dkim": {"domain": "signs.test"}}, "signs.test"),
+        ({"hostname": "vm"}, ""),
+        ({"hostname": "[192.0.2.1]"}, ""),
+    ],
+)
+def test_the_domain_is_that_which_signs_or_logs_in_or_our_own(settings: dict[str, Any], domain: str) -> None:
+    assert default_domain(load_text(json.dumps(settings), {}).config) == domain
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("mx.test", Target("mx.test", 25)),
+        ("mx.test:2525", Target("mx.test", 2525)),
+        ("192.0.2.1", Target("192.0.2.1", 25)),
+        ("192.0.2.1:2525", Target("192.0.2.1", 2525)),
+        ("2001:db8::1", Target("2001:db8::1", 25)),
+        ("[2001:db8::1]", Target("2001:db8::1", 25)),
+        ("[2001:db8::1]:2525", Target("2001:db8::1", 2525)),
+    ],
+)
+def test_a_target_is_a_host_or_an_address_with_or_without_a_port(text: str, target: Target) -> None:
+    assert build_case("--target", text).targets == (target,)
+
+
+def test_a_domain_beyond_ascii_is_looked_up_in_its_ascii_form() -> None:
+    assert build_case("b\u00fccher.test").domain == "xn--bcher-kva.test"
+
+
+def build_case(*words: str) -> Case:
+    return case_of(build_parser().parse_args(["doctor", *words]), Config())

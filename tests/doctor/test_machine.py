@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -21,6 +23,7 @@ from mailer.doctor.spool import holder_of, spool
 from mailer.mail.outcome import MailerError
 from mailer.spool.places import Places
 from mailer.spool.sqlite import SqliteSpool
+from tests.cli.program import ROOT
 from tests.doctor.cases import make_case
 
 
@@ -167,7 +170,7 @@ def test_a_port_in_use_is_as_it_should_be_while_mailer_runs(case: Case) -> None:
 
 
 def test_an_address_of_another_machine_fails(case: Case) -> None:
-    config = Config(data_dir=case.config.data_dir, smtp_host="192.0.2.77", smtp_port=0, enable_health_check=False)
+    config = Config(data_dir=case.config.data_dir, smtp_host="192.0.2.77", smtp_port=2525, enable_health_check=False)
     assert ports(make_case(config)).status is Status.FAILED
 
 
@@ -296,3 +299,25 @@ def test_a_greeting_without_a_date_says_nothing(text: str) -> None:
     sightings = Sightings()
     sightings.note("mx.test", text, time.time())
     assert sightings.seen == ()
+
+
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or int(UNPRIVILEGED.read_text()) <= 1, reason="only root can become who may not")
+def test_a_port_that_this_user_may_not_use_fails_with_the_ways_to_get_it() -> None:
+    asking = "from tests.doctor.test_machine import look_at_low_port as look; look()"
+    answer = subprocess.run([sys.executable, "-c", asking], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.startswith("failed ")
+    assert "CAP_NET_BIND_SERVICE" in answer.stdout
+
+
+def look_at_low_port() -> None:
+    """In a process of its own, which does not come back from being nobody."""
+    case = make_case(Config(data_dir=Path("/nonexistent"), smtp_port=1, enable_health_check=False))
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    found = ports(case)
+    print(found.status.value, found.do)
