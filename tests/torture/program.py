@@ -61,6 +61,7 @@ class Program:
             "security": {"requireAuth": False, "logAllEmails": False},
             "batchDelay": 0,
             "logging": {"level": "warning"},
+            "bounce": {"enabled": False},  # the book knows nothing of reports
             **settings,
         }
         self._group: Group | None = None
