@@ -56,7 +56,7 @@ class Nameserver:
     def __init__(self, records: Records | None = None, *, vouches: bool = False, knows_edns: bool = True) -> None:
         self.vouches = vouches
         self.knows_edns = knows_edns
-        self._tcp, self._udp = _pair_of_sockets()
+        self._tcp, self._udp = pair_of_sockets()
         self.host, self.port = self._udp.getsockname()
         self.address = f"{self.host}:{self.port}"
         self._changed = threading.Condition()  # guards all below
@@ -244,7 +244,7 @@ def _truncated(query: dns.message.QueryMessage) -> bytes:
     return response.to_wire()
 
 
-def _pair_of_sockets() -> tuple[socket.socket, socket.socket]:
+def pair_of_sockets() -> tuple[socket.socket, socket.socket]:
     """TCP and UDP on one port that is free for both."""
     while True:
         tcp = socket.create_server(("127.0.0.1", 0))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ import pytest
 
 from mailer.mail.outcome import MailerError
 from tests.support.group import Group
-from tests.support.nameserver import Nameserver
+from tests.support.nameserver import Nameserver, pair_of_sockets
 from tests.support.postfix import find_program
 from tests.support.zones import NEGATIVE_TTL, TTL, Records
 
@@ -160,8 +159,7 @@ class Unbound:
 
 
 def _free_port() -> int:
-    """A port that was free for UDP and TCP a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        udp.bind(("127.0.0.1", 0))
-        tcp.bind(udp.getsockname())
+    """A port that was free for TCP and UDP a moment ago."""
+    tcp, udp = pair_of_sockets()
+    with tcp, udp:
         return int(udp.getsockname()[1])
