@@ -218,9 +218,18 @@ _COMPACT = json.JSONEncoder(separators=(",", ":"))  # made once: json.dumps woul
 _OPTION_NAMES = tuple(Options.__dataclass_fields__)
 
 
-@functools.lru_cache(256)
 def _options_text(options: Options) -> str:
-    """Remembered, since one application's messages nearly all have the same."""
+    """Remembered, since one application's messages nearly all have the same; but for what is asked about reports, which is
+    as long as there are recipients, and another for each message."""
+    return _written(options) if options.dsn else _remembered(options)
+
+
+@functools.lru_cache(256)
+def _remembered(options: Options) -> str:
+    return _written(options)
+
+
+def _written(options: Options) -> str:
     said = {name: value for name in _OPTION_NAMES if (value := getattr(options, name))}
     return _COMPACT.encode(said) if said else ""
 
