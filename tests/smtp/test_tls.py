@@ -54,6 +54,24 @@ def test_starttls_login_and_a_message(ca: Certificate, certificate: Certificate)
         assert b" with ESMTPSA id " in content
 
 
+def test_requiretls_is_offered_and_taken_under_tls_alone(ca: Certificate, certificate: Certificate) -> None:
+    with serve(with_login(with_tls(certificate))) as served:
+        with smtplib.SMTP("127.0.0.1", served.server.port, timeout=WAIT_SECONDS) as client:
+            client.ehlo("client.example")
+            assert not client.has_extn("requiretls")
+            client.login("app", "s3cret")
+            assert client.mail("a@example.com", ["REQUIRETLS"])[0] == 555
+            client.starttls(context=client_context(ca))
+            client.ehlo("client.example")
+            assert client.has_extn("requiretls")
+            assert client.mail("a@example.com", ["REQUIRETLS"])[0] == 530
+            client.login("app", "s3cret")
+            assert client.mail("a@example.com", ["REQUIRETLS=yes"])[0] == 501
+            client.sendmail("a@example.com", ["b@example.org"], "Subject: x\n\nx\n", ["REQUIRETLS"])
+            client.sendmail("a@example.com", ["b@example.org"], "Subject: x\n\nx\n")
+        assert [envelope.options.require_tls for envelope, _ in served.intake.messages] == [True, False]
+
+
 def test_implicit_tls(ca: Certificate, certificate: Certificate) -> None:
     with serve(with_tls(certificate, free_port())) as served:
         port = served.server.implicit_port
