@@ -26,6 +26,7 @@ from mailer.events import AttemptEnded, Hub
 from mailer.mail.content import MemoryContent
 from mailer.mail.outcome import Delivery, Reply, Verdict
 from mailer.spool.store import ContentLost, Holder, Store
+from mailer.transport.admission import BUSY
 
 log = logging.getLogger(__name__)
 
@@ -205,8 +206,12 @@ class Deliverer:
             transport, admission = self._ways.admit(step.way, wanted, now, view.is_forced)
             if transport is None or admission.granted == 0:
                 self._ways.cancel(step.way, admission, now)
+                until = admission.closed_until or now + UNWRITABLE_WAIT_SECONDS
                 with message.lock:
-                    message.denied[step.way] = admission.closed_until or now + UNWRITABLE_WAIT_SECONDS
+                    if admission.why == BUSY:
+                        message.round.put_off(step, until)
+                    else:
+                        message.denied[step.way] = until
                 return
             tried = step if admission.granted == wanted else Attempt(step.way, step.recipients[: admission.granted])
             deadline = began + setting.config.processing_timeout

@@ -189,6 +189,12 @@ class Round:
         for recipient in attempt.recipients:
             self._courses.setdefault(recipient.index, _Course())
 
+    def put_off(self, attempt: Attempt, until: float) -> None:
+        """The way has no place for an attempt before ``until``: that is no try, and closes nothing."""
+        self._next_batch_at[attempt.way] = until
+        for recipient in attempt.recipients:
+            self._courses[recipient.index].due[attempt.way] = until
+
     def apply(
         self, attempt: Attempt, verdicts: Mapping[int, Verdict], owed: Sequence[Recipient], rules: Rules, now: float
     ) -> list[Recipient]:

@@ -20,10 +20,14 @@ _LEVELS = {"provider": logging.WARNING, "direct": logging.INFO}
 """A provider that is down is somebody's concern here; one of a thousand domains that mail goes to is weather."""
 
 
+BUSY = "busy"
+"""Why none is granted while as many conversations as there may be are under way: the one reason that does not close the way,
+so it is no reason to take another."""
+
+
 class Admission(NamedTuple):
     """How many recipients may be tried now; or none until ``closed_until`` (Unix time) and ``why``: ``"breaker"``,
-    ``"quota"``, ``"delay"``, or ``"busy"``: as many conversations as there may be are under way, which closes nothing.
-    ``is_probe``: this attempt decides over an open breaker."""
+    ``"quota"``, ``"delay"`` or ``BUSY``. ``is_probe``: this attempt decides over an open breaker."""
 
     granted: int
     closed_until: float | None = None

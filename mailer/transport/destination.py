@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mailer.events import Hub
 from mailer.mail.outcome import DIRECT_PREFIX, Delivery, Stage, Verdict
-from mailer.transport.admission import ONE, Admission, Gate
+from mailer.transport.admission import BUSY, ONE, Admission, Gate
 from mailer.transport.breaker import PROBING
 from mailer.transport.manners import BUSY_SECONDS, Book, Manners, Site
 from mailer.transport.mx import RouteFinder
@@ -126,10 +126,10 @@ class Destination:
             if self._is_retired:
                 return None
             if self._in_use >= min(self._window, self._manners.connections):
-                return Admission(0, now + BUSY_SECONDS, "busy")
+                return Admission(0, now + BUSY_SECONDS, BUSY)
             wait_until = None if self._site is None else self._site.enter(self._manners.connections, now)
             if wait_until is not None:
-                return Admission(0, wait_until, "busy")
+                return Admission(0, wait_until, BUSY)
             self._in_use += 1
             return Admission(min(wanted, self._most_recipients))
 

@@ -21,7 +21,7 @@ from mailer.config.schema import Config
 from mailer.events import Hub
 from mailer.mail.outcome import Transport
 from mailer.transport import https
-from mailer.transport.admission import Admission
+from mailer.transport.admission import BUSY, Admission
 from mailer.transport.destination import FIRST_CONVERSATIONS, Destination, Means
 from mailer.transport.dns import Dns
 from mailer.transport.manners import Book, Site
@@ -123,7 +123,7 @@ class DirectDelivery:
             destination = self._get(domain, is_used=True)
             if destination is None:
                 if not self._make_room(now):
-                    return Admission(0, now + FULL_WAIT_SECONDS, "busy")
+                    return Admission(0, now + FULL_WAIT_SECONDS, BUSY)
                 destination = self._add(domain)
             admission = destination.admit(wanted, now, forced)
             if admission is not None:

@@ -271,6 +271,28 @@ def test_batches_not_begun_go_on_after_a_temporary_error() -> None:
     assert len(story.owed) == 2
 
 
+def test_recipients_put_off_wait_for_that_way_and_are_not_counted_as_tried() -> None:
+    story = Story(Config(batch=2), people(3))
+    begun = story.round.next_step(story.owed, story.config, NOW)
+    assert isinstance(begun, Attempt)
+    story.round.begin(begun)
+    story.round.put_off(begun, NOW + 5)
+    for restored in (story.round, Round.from_progress(story.round.to_progress())):
+        assert restored.next_step(story.owed, story.config, NOW) == Wait(NOW + 5), "and no step to the next way"
+        assert restored.next_step(story.owed, story.config, NOW + 5) == begun
+        assert not restored.has_tried
+
+
+def test_recipients_put_off_between_two_tries_wait_as_well() -> None:
+    story = Story(Config(), people())
+    story.says(BUSY)
+    again = story.round.next_step(story.owed, story.config, NOW + 1)
+    assert isinstance(again, Attempt)
+    story.round.put_off(again, NOW + 5)
+    assert story.round.next_step(story.owed, story.config, NOW + 1) == Wait(NOW + 5)
+    assert story.round.next_step(story.owed, story.config, NOW + 5) == again
+
+
 def test_unreadable_progress_begins_the_round_anew() -> None:
     for progress in ("{", "[]", '{"courses": {"x": 1}}', '{"courses": {"0": [{}, {}]}}', "null"):
         assert not Round.from_progress(progress).has_tried

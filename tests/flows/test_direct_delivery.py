@@ -149,6 +149,27 @@ def test_a_domain_that_stalls_does_not_hold_up_others(internet: Internet, tmp_pa
         relay.wait_for_line(f"message.finished id={message_id} delivered=7 failed=0")
 
 
+def test_a_hoster_whose_connections_are_all_in_use_is_waited_for(internet: Internet, tmp_path: Path, first: Upstream) -> None:
+    """That is no reason for the next way: it would be over the provider that mail went whenever there is much of it."""
+    hoster = internet.server("mx.hoster.test")
+    for name in ("a.test", "b.test"):
+        internet.dns.add(name, "MX", "10 mx.hoster.test")
+    one_at_a_time = {"domains": [{"mx": "*.hoster.test", "connections": 1}]}
+    with relay_to(internet, tmp_path, named("smarthost", first), directDelivery=one_at_a_time) as relay:
+        for count, name in enumerate(("a.test", "b.test"), 1):
+            relay.send("to know the server", f"x@{name}")
+            hoster.wait_for(count)
+        hoster.on("dot", Stall("250 2.0.0 taken"))
+        relay.send("holds the connection", "x@a.test")
+        hoster.wait_until(lambda: hoster.verbs().count("DATA") == 3)
+        waiting = relay.send("waits for it", "x@b.test")
+        relay.wait_for_line(rf"smtp.accepted id={waiting}")
+        hoster.release()
+        relay.wait_for_line(f"message.finished id={waiting} delivered=1 failed=0")
+    assert len(hoster.messages) == 4
+    assert first.messages == []
+
+
 def test_a_message_is_taken_up_again_when_its_domain_can_be_reached(internet: Internet, tmp_path: Path) -> None:
     [server] = internet.domain("a.test")
     server.on("connect", Disconnect())
