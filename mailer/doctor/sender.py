@@ -13,6 +13,7 @@ from mailer.doctor.finding import Finding, Status, failed, ok, warning, worst_of
 from mailer.doctor.names import CHECK_NAMESERVERS
 from mailer.doctor.spf import Outcome, Result, asked_of, evaluate
 from mailer.doctor.spf_record import VERSION
+from mailer.mail.address import is_domain
 from mailer.signing.origin import is_at_or_under
 from mailer.transport.places import IpAddress, is_public
 
@@ -23,7 +24,10 @@ def spf(case: Case) -> Finding:
     """Whether the domain's record lets each of our addresses send."""
     if not case.addresses:
         return failed("this machine has no way to the internet", "set up its network, or name its public address with --address")
-    return worst_of(_permitted(case, address) for address in case.addresses)
+    findings = [_permitted(case, address) for address in case.addresses]
+    if case.config.direct_delivery.enabled and is_domain(case.ehlo_name) and case.ehlo_name != case.domain:
+        findings += [_reports_permitted(case, address) for address in case.addresses]
+    return worst_of(findings)
 
 
 def _permitted(case: Case, address: IpAddress) -> Finding:
@@ -47,6 +51,15 @@ def _permitted(case: Case, address: IpAddress) -> Finding:
     if not case.config.direct_delivery.enabled:
         return warning(text, "nothing, if providers send all mail; else " + _inclusion(outcome, address))
     return failed(text, _inclusion(outcome, address))
+
+
+def _reports_permitted(case: Case, address: IpAddress) -> Finding:
+    """Delivery reports have the null sender, for which the name in EHLO stands (RFC 7208 2.4). It need not have a record."""
+    outcome = evaluate(case.dns, asked_of(address, case.ehlo_name, case.ehlo_name))
+    text = f"for reports, {case.ehlo_name} says {outcome.result.value} for {address} ({outcome.by})"
+    if outcome.result in (Result.PASS, Result.NONE, Result.NEUTRAL):
+        return ok("")
+    return warning(text, f'publish at {case.ehlo_name} the TXT record "{VERSION} a -all"')
 
 
 def _inclusion(outcome: Outcome, address: IpAddress) -> str:

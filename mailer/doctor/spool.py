@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mailer.doctor.case import Case
-from mailer.doctor.finding import Finding, failed, ok, warning
+from mailer.doctor.finding import Finding, Status, failed, ok, warning
 from mailer.spool import tables
 from mailer.spool.places import Places
 
@@ -39,7 +39,10 @@ def spool(case: Case) -> Finding:
     if log.exists() and log.stat().st_size:
         # To read it, SQLite would have to make a file beside it.
         return ok(f"nothing runs; the last run left {log.stat().st_size} bytes of log, which the next start takes in")
-    return _looked_through(places.database)
+    found = _looked_through(places.database)
+    if found.status is Status.FAILED and holder_of(places.lock):  # it was started meanwhile, and writes
+        return ok("in use by mailer, which has just been started")
+    return found
 
 
 def holder_of(lock: Path) -> str:

@@ -72,6 +72,13 @@ def test_an_address_behind_nat_is_not_taken_for_ours(nameserver: Nameserver) -> 
     assert "--address" in found.do
 
 
+@pytest.mark.parametrize(("record", "status"), [("v=spf1 a -all", Status.OK), ("v=spf1 -all", Status.WARNING)])
+def test_the_name_in_ehlo_must_not_forbid_our_reports(nameserver: Nameserver, record: str, status: Status) -> None:
+    nameserver.add("mail.example.test", "TXT", f'"{record}"')
+    found = spf_of(nameserver, "v=spf1 ip4:192.0.2.1 -all")
+    assert (found.status, "for reports" in found.text) == (status, status is Status.WARNING)
+
+
 def test_hostile_text_of_a_record_cannot_reach_the_terminal(nameserver: Nameserver) -> None:
     nameserver.add("example.test", "TXT", '"v=spf1 ip4:192.0.2.9 x\\027]0;gone\\007y"')
     found = spf_of(nameserver, "")
