@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.call import Call, Program, say
-from bench.figures import costs, growth, large, latency, memory, options, rate, recipients, start, tls
+from bench.figures import costs, growth, large, latency, memory, options, rate, recipients, signed, start, tls
 from bench.table import MISSED, NOT_MEASURED, Gap, Row, render
 from bench.traffic import BenchError
 from mailer.mail.outcome import MailerError
@@ -25,6 +25,7 @@ EXIT_OK, EXIT_MISSED, EXIT_NOT_MEASURED = 0, 1, 2
 FIGURES: dict[str, Callable[[Call], list[Row]]] = {
     "rate": rate.measure,
     "tls": tls.measure,
+    "signed": signed.measure,
     "large": large.measure,
     "cpu": costs.measure_cpu,
     "fsync": costs.measure_fsync,

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from bench.call import ROOT
 from bench.subjects import wait
-from bench.traffic import Sink, tail, wait_until_serving
+from bench.traffic import Sink, program, tail, wait_until_serving
 from tests.support.group import Group
 from tests.support.postfix import Postfix, Setup, free_port
 
@@ -111,3 +111,35 @@ class Ceiling:
 
     def wait_until_idle(self) -> None:
         return
+
+
+class SigningPostfixRelay(PostfixRelay):
+    """Postfix as it comes, with OpenDKIM as a milter that signs with the key in ``key_file``."""
+
+    def __init__(self, upstream_port: int, folder: Path, key_file: Path, domain: str, selector: str) -> None:
+        self._milter_port = free_port()
+        milter = {"smtpd_milters": f"inet:127.0.0.1:{self._milter_port}", "milter_default_action": "tempfail"}
+        super().__init__(upstream_port, "Postfix with OpenDKIM", milter)
+        self._log = folder / "opendkim.log"
+        self._config = folder / "opendkim.conf"
+        self._config.write_text(
+            f"Mode s\nDomain {domain}\nSelector {selector}\nKeyFile {key_file}\nCanonicalization relaxed/relaxed\n"
+            f"Socket inet:{self._milter_port}@127.0.0.1\nBackground no\nSyslog no\nRequireSafeKeys no\n"
+            "OversignHeaders From\n"
+        )
+        self._milter: Group | None = None
+
+    def __enter__(self) -> SigningPostfixRelay:
+        self._milter = Group([program("opendkim"), "-f", "-x", self._config], self._log)
+        try:
+            wait_until_serving(self._milter_port, self._milter, self._log, greets=False)
+            super().__enter__()
+        except BaseException:
+            self._milter.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        if self._milter is not None:
+            self._milter.stop()

@@ -26,6 +26,7 @@ from tests.support.postfix import find_program, free_port
 START_TIMEOUT_SECONDS = 30.0
 _COUNTER = re.compile(rb"mesg=(\d+)")
 _TAIL_BYTES = 500  # longer than one line of counters, and enough of what it says when it dies
+SENDER_DOMAIN = "bench.test"
 _LOOK_SECONDS = 1.0  # between looks at whether smtp-sink still runs
 
 
@@ -40,14 +41,15 @@ def program(name: str) -> str:
     return path
 
 
-def wait_until_serving(port: int, group: Group, log: Path) -> None:
-    """Return at the first 220 from the port. Raises BenchError when the program ends instead, or takes too long."""
+def wait_until_serving(port: int, group: Group, log: Path, greets: bool = True) -> None:
+    """Return at the first 220 from the port, at its first connection where it does not greet. Raises BenchError when the
+    program ends instead, or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     pause = threading.Event()
     while True:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=START_TIMEOUT_SECONDS) as connection:
-                if connection.recv(512).startswith(b"220"):
+                if not greets or connection.recv(512).startswith(b"220"):
                     return
         except OSError:
             pass
@@ -141,7 +143,7 @@ class Load:
         """Send it all; returns when every message has its 250. Raises BenchError when one is refused."""
         command = [program("smtp-source"), *(["-d"] if self.reuse else []), "-s", str(self.sessions), "-l", str(self.size_bytes)]
         command += ["-r", str(self.recipients)] if self.recipients > 1 else []
-        command += ["-m", str(self.messages), "-f", "sender@bench.test", "-t", "recipient@bench.test", f"127.0.0.1:{port}"]
+        command += ["-m", str(self.messages), "-f", f"sender@{SENDER_DOMAIN}", "-t", "recipient@bench.test", f"127.0.0.1:{port}"]
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=timeout_seconds)
         except subprocess.TimeoutExpired as error:
