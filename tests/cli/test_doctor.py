@@ -18,6 +18,8 @@ from mailer.config.load import load_text
 from mailer.config.schema import Config
 from mailer.doctor.case import Case, Target
 from mailer.doctor.checklist import MAX_SECONDS
+from mailer.signing.places import read_key_file
+from mailer.signing.record import record_text
 from tests.cli.program import ROOT, running, write_config
 from tests.support.nameserver import Nameserver
 from tests.support.upstream import Behaviour, Login, Upstream
@@ -214,3 +216,26 @@ def test_a_domain_beyond_ascii_is_looked_up_in_its_ascii_form() -> None:
 
 def build_case(*words: str) -> Case:
     return case_of(build_parser().parse_args(["doctor", *words]), Config())
+
+
+def test_a_sender_in_its_own_right_with_everything_in_place_is_all_ok(
+    tmp_path: Path, nameserver: Nameserver, upstream: Upstream
+) -> None:
+    settings = {"directDelivery": {"enabled": True}, "dkim": {"enabled": True, "domain": "example.test"}}
+    path = write_config(tmp_path, **names_of(nameserver), **settings)
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "mailer.py"), "dkim", "generate", "--config", str(path), "--domain", "example.test"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "PRIVATE" not in made.stdout
+    key = read_key_file(tmp_path / "data" / "keys" / "example.test" / "mail.private")
+    text = record_text(key)
+    nameserver.add("mail._domainkey.example.test", "TXT", f'"{text[:200]}" "{text[200:]}"')
+    nameserver.remove("_dmarc.example.test")
+    nameserver.add("_dmarc.example.test", "TXT", '"v=DMARC1; p=reject; adkim=s; aspf=s"')
+    answer = doctor(path, "--json", "--address", ADDRESS, "--target", f"{upstream.host}:{upstream.port}")
+    said = json.loads(answer.stdout)
+    checks = {check["name"]: check for check in said["checks"]}
+    assert (answer.returncode, said["domain"]) == (0, "example.test")
+    assert {checks[name]["status"] for name in ("mx", "spf", "dkim", "dmarc", "ptr", "egress", "mta-sts", "tls-rpt")} == {"ok"}
+    assert "aligned by DKIM and SPF" in checks["dmarc"]["text"]
