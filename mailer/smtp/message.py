@@ -137,16 +137,20 @@ class Incoming:
     def _measure_lines(self, piece: bytes, limit: int) -> None:
         """Look for lines over ``limit`` bytes; only where there is one is each line measured."""
         at, end = 0, len(piece)
-        if not self._line_bytes:
-            while end - at > limit:
-                newline = piece.rfind(b"\n", at, at + limit + 2)
-                if newline < 0:
-                    break
-                at = newline + 1
-            else:
-                if piece[-1:] == b"\n":
-                    return
-        longest, self._line_bytes = _longest_line(piece, at, self._line_bytes)
+        if self._line_bytes:
+            at = piece.find(b"\n") + 1 or end
+            self._note_lines(*_longest_line(piece[:at], self._line_bytes))
+        while end - at > limit:
+            newline = piece.rfind(b"\n", at, at + limit + 2)
+            if newline < 0:
+                self._note_lines(*_longest_line(piece[at:], self._line_bytes))
+                return
+            at = newline + 1
+        if at < end:
+            self._line_bytes = end - max(at, piece.rfind(b"\n", at) + 1)
+
+    def _note_lines(self, longest: int, unfinished: int) -> None:
+        self._line_bytes = unfinished
         self.has_long_lines = self.has_long_lines or longest > RELAYED_LINE_BYTES
         if longest > self._rules.max_line_bytes:
             raise Refused(CONTENT_LINE_TOO_LONG, f"over {self._rules.max_line_bytes} bytes")
@@ -182,9 +186,10 @@ def newlines_of(piece: bytes) -> object:
     return decoder.newlines
 
 
-def _longest_line(piece: bytes, at: int, carried: int) -> tuple[int, int]:
-    """The longest line from ``at`` on, without its CRLF, and the length of the unfinished last line."""
-    longest = 0
+def _longest_line(piece: bytes, carried: int) -> tuple[int, int]:
+    """The longest line, without its CRLF, and the length of the unfinished last one; ``carried`` bytes of the first have
+    come before."""
+    longest = at = 0
     while (newline := piece.find(b"\r\n", at)) >= 0:
         longest = max(longest, newline - at + carried)
         carried = 0
