@@ -5,34 +5,32 @@
 the host's addresses and its TLSA records. A host whose TLSA records cannot be had is not used, since whoever can suppress
 them can also stand in between (RFC 7672 2.1).
 
-Any thread may ask; DNS and fetches are waited for in it. One lock guards the contexts; what is configured is one value,
-replaced whole. Fails with nothing: a host that must not be used is a Reply.
+Any thread may ask; DNS and fetches are waited for in it. No lock of its own: what is configured is one value, replaced whole.
+Fails with nothing: a host that must not be used is a Reply.
 """
 
 from __future__ import annotations
 
 import random
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from mailer.config.schema import Config
-from mailer.mail.outcome import MailerError, Reply
+from mailer.mail.outcome import Reply
 from mailer.transport import tlsa
 from mailer.transport.dns import Answer, Dns, Status, Tlsa
-from mailer.transport.faults import Fault
 from mailer.transport.https import PORT, Https
 from mailer.transport.mx import MailHost, Route
 from mailer.transport.places import parse_ip
 from mailer.transport.sts import Mode, StsPolicy
 from mailer.transport.sts_cache import STEP_SECONDS, StsCache
-from mailer.transport.tls import Policy, TrustStore, client_context
+from mailer.transport.tls import Policy, TrustStore
 from mailer.transport.tls_reporter import Reporter
 from mailer.transport.tls_session import HostPolicy, Level
 from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally
+from mailer.transport.trust import Trust
 
 __all__ = ["DomainPolicy", "HostPolicy", "Level", "Policies"]
 
@@ -63,9 +61,7 @@ class Policies:
         clock: Callable[[], float] = time.time,
         https_port: int = PORT,
     ) -> None:
-        self._trust_store = trust_store
-        self._lock = threading.Lock()  # guards _contexts
-        self._contexts: dict[bool, ssl.SSLContext] = {}  # by whether they verify
+        self.trust = Trust(trust_store)
         self.https = Https(self.addresses, trust_store, https_port)
         spool = config.data_dir / "spool"
         self.sts = StsCache(spool / "sts", self.txt, self.https, clock)
@@ -85,8 +81,7 @@ class Policies:
         self._settings = _Settings(dns, direct.port, direct.insecure_skip_verify)
         self.sts.allow_private = direct.allow_private
         self.reporter.configure(config)
-        with self._lock:
-            self._contexts = {}
+        self.trust.forget()
 
     def of(self, route: Route, require_tls: bool, wanted: Policy = Policy.OPPORTUNISTIC) -> DomainPolicy:
         """What holds for the servers of ``route``. ``wanted``: the user's ``tls`` for the domain; ``"none"`` overrides what the
@@ -98,20 +93,6 @@ class Policies:
         if found.failure is not None:
             self.tally.failure(PolicyName(route.domain, "sts"), Detail(found.failure, reason=found.why))
         return DomainPolicy(self, route, least, found.policy)
-
-    def context(self, verifies: bool) -> ssl.SSLContext:
-        """A context that verifies, or one that takes any certificate. Raises Fault."""
-        with self._lock:
-            contexts = self._contexts
-            context = contexts.get(verifies)
-        if context is None:
-            try:
-                context = client_context(self._trust_store() if verifies else None)
-            except MailerError as error:
-                raise Fault(Reply(454, "4.7.5", str(error))) from error
-            with self._lock:
-                contexts[verifies] = context  # in the dictionary of before: a new configuration has one of its own
-        return context
 
     @property
     def skips_verify(self) -> bool:
@@ -141,6 +122,10 @@ class Policies:
         """The TLSA records of a mail host (RFC 7672 2.2.3)."""
         return self._settings.dns.tlsa(f"_{self._settings.port}._tcp.{host}")
 
+    def canonical(self, host: str) -> str:
+        """The name that ``host`` is an alias of, or its own. It was asked for its addresses before, so DNS remembers."""
+        return self._settings.dns.addresses(host, socket.AF_INET).name
+
     def addresses(self, host: str) -> list[str]:
         """All addresses of a host, IPv4 first: a web server that is there by IPv6 alone is rare, broken IPv6 is not."""
         families = (socket.AF_INET, socket.AF_INET6)
@@ -166,24 +151,27 @@ class DomainPolicy:
             return self._session(host, least, least)
         is_name = parse_ip(host.name) is None
         if self._route.is_authentic and host_is_authentic and is_name and tlsa.is_available():
-            answer = self._policies.tlsa(host.name)
-            if answer.status is Status.FAILED:  # RFC 7672 2.1.2
-                self._count(PolicyName(self._route.domain, "tlsa"), Result.DNSSEC_INVALID, host, answer.why)
-                return Reply(451, "4.7.5", f"TLSA records of {host.name} cannot be had, so it is not used: {answer.why}")
-            if answer.status is Status.FOUND and answer.is_authentic:
-                return self._by_dane(host, answer)
+            # RFC 7672 2.2.2: where the host is an alias, the records of the name that it stands for come first.
+            for base in dict.fromkeys((self._policies.canonical(host.name), host.name)):
+                answer = self._policies.tlsa(base)
+                if answer.status is Status.FAILED:  # RFC 7672 2.1.2
+                    self._count(PolicyName(self._route.domain, "tlsa"), Result.DNSSEC_INVALID, host, answer.why)
+                    return Reply(451, "4.7.5", f"TLSA records of {base} cannot be had, so it is not used: {answer.why}")
+                if answer.status is Status.FOUND and answer.is_authentic:
+                    return self._by_dane(host._replace(name=base), host, answer)
         return self._by_sts(host, least)
 
-    def _by_dane(self, host: MailHost, answer: Answer[Tlsa]) -> HostPolicy | Reply:
+    def _by_dane(self, base: MailHost, host: MailHost, answer: Answer[Tlsa]) -> HostPolicy | Reply:
+        """``base``: under the name that the records are at."""
         domain = self._route.domain
         records = tlsa.usable(answer.records)
         if not records:  # RFC 7672 2.2: then TLS is a must, and no certificate can be asked for
             self._count(PolicyName(domain, "tlsa"), Result.TLSA_INVALID, host, "no TLSA record is usable")
             return self._by_sts(host, max(self._least, Level.ENCRYPTED))
         name = PolicyName(domain, "tlsa", tuple(map(tlsa.to_text, records)))
-        policy = self._session(host, Level.DANE, Level.DANE, name, f"DANE of {host.name}")
+        policy = self._session(base, Level.DANE, Level.DANE, name, f"DANE of {base.name}")
         # RFC 7672 3.2.2: the route is authentic, so the name of the domain serves as well as the host's.
-        return policy.with_records(records, (host.name, domain))
+        return policy.with_records(records, tuple(dict.fromkeys((base.name, host.name, domain))))
 
     def _by_sts(self, host: MailHost, least: Level) -> HostPolicy | Reply:
         sts, domain = self._sts, self._route.domain
@@ -206,7 +194,7 @@ class DomainPolicy:
         if policies.skips_verify:
             level, least = min(level, Level.ENCRYPTED), min(least, Level.ENCRYPTED)
         name = name or PolicyName(self._route.domain)
-        return HostPolicy(host.name, level, least, policies.context, policies.tally, name, why=why)
+        return HostPolicy(host.name, level, least, policies.trust, policies.tally, name, why=why)
 
     def _count(self, name: PolicyName, result: Result, host: MailHost, why: str) -> None:
         self._policies.tally.failure(name, Detail(result, host.name, reason=why))

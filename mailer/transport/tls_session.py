@@ -17,6 +17,7 @@ from mailer.transport import tlsa
 from mailer.transport.client import Conversation
 from mailer.transport.faults import FOREIGN, Fault, is_lost, reply_for
 from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally
+from mailer.transport.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,14 @@ class Level(enum.IntEnum):
 class HostPolicy:
     """``level`` is what is tried, ``least`` what it may fall back to: less where MTA-STS only tests.
 
-    ``context(verifies)``: the context to use; raises Fault. ``name``: the policy that results are counted under.
+    ``name``: the policy that results are counted under.
     ``records``: usable TLSA records; ``names``: what a certificate below a trust anchor may be for. ``why``: who asks for it.
     """
 
     host: str
     level: Level
     least: Level
-    context: Callable[[bool], ssl.SSLContext]
+    trust: Trust
     tally: Tally | None
     name: PolicyName
     records: Sequence[tlsa.Record] = ()
@@ -85,14 +86,15 @@ class HostPolicy:
         conversation.stage = Stage.TLS
         if "STARTTLS" not in conversation.extensions:
             raise _NotOffered(Reply(454, "4.7.0", "the server does not offer STARTTLS"))
-        conversation.start_tls(self.context(self.level is Level.VERIFIED), self.host)
-        how = "verified" if conversation.is_verified else "unverified"
+        conversation.start_tls(self.trust.context(self.level is Level.VERIFIED), self.host)
+        chain = tlsa.presented_chain(conversation.sock) if isinstance(conversation.sock, ssl.SSLSocket) else []
         if self.level is Level.DANE:
-            how = self._check_dane(conversation)
+            how = self._check_dane(conversation, chain)
+        else:
+            how = "verified" if conversation.is_verified or self.trust.vouches(chain, self.host) else "unverified"
         conversation.tls = f"{conversation.tls}/{how}"
 
-    def _check_dane(self, conversation: Conversation) -> str:
-        chain = tlsa.presented_chain(conversation.sock) if isinstance(conversation.sock, ssl.SSLSocket) else []
+    def _check_dane(self, conversation: Conversation, chain: Sequence[bytes]) -> str:
         fit = tlsa.fit(self.records, chain, self.names)
         if not fit.is_good:
             raise Fault(Reply(454, "4.7.5", fit.why))

@@ -1,16 +1,20 @@
 """DANE for SMTP (RFC 7672): whether a server's certificates fit the TLSA records of its host.
 
 The only importer of cryptography in transport, and lazily: it takes memory, and a free-threaded interpreter may be without it
-(then ``is_available`` says so, and no TLSA record is looked up). No threads, no locks; what does not fit is a value.
+(then ``is_available`` says so, and no TLSA record is looked up). Here also: whether a certificate that nobody asked about would
+have been verified. No threads, no locks; what does not fit is a value.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import hashlib
 import importlib.util
+import re
 import ssl
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -18,9 +22,12 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.x509 import verification
 
+    Roots = verification.Store
+
 DANE_TA, DANE_EE = 2, 3  # certificate usages (RFC 7218 2.1); RFC 7672 3.1.3 leaves no others to SMTP
 FULL_CERTIFICATE, PUBLIC_KEY = 0, 1  # selectors
 _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}  # matching types; 0: the data itself
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s", re.DOTALL)
 _DER = 2  # what ``_ssl`` calls ENCODING_DER
 MAX_RECORDS = 50  # of one host; the longest in use are a handful
 MAX_CERTIFICATES = 20  # of one chain; OpenSSL's own bound is of this size
@@ -171,6 +178,34 @@ def _policies() -> tuple[verification.ExtensionPolicy, verification.ExtensionPol
         authority.may_be_present(x509.KeyUsage, either, may_sign),
         server.may_be_present(x509.ExtendedKeyUsage, either, may_serve),
     )
+
+
+def read_roots(pem: bytes) -> Roots:
+    """The authorities in a bundle. Raises ValueError where there is none; one that cannot be read is left out."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.x509 import verification  # noqa: PLC0415
+
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd about old authorities: nobody here can change it
+        for block in _PEM.findall(pem):
+            with contextlib.suppress(ValueError):
+                found.append(x509.load_pem_x509_certificate(block))
+    return verification.Store(found)
+
+
+def vouches(roots: Roots, chain: Sequence[bytes], host: str) -> bool:
+    """Whether one of ``roots`` stands above ``chain``, which is valid now and for ``host``."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.x509 import verification  # noqa: PLC0415
+
+    builder = verification.PolicyBuilder().store(roots).time(datetime.datetime.now(datetime.UTC))
+    try:
+        own, *others = [x509.load_der_x509_certificate(der) for der in chain[:MAX_CERTIFICATES]]
+        builder.build_server_verifier(x509.DNSName(host)).verify(own, others)
+    except (verification.VerificationError, ValueError):
+        return False
+    return True
 
 
 def presented_chain(connection: ssl.SSLSocket) -> list[bytes]:

@@ -6,12 +6,15 @@ import hashlib
 import ssl
 import subprocess
 
+import pytest
+
 from mailer.transport.dns import Tlsa
 from tests.support.certificates import Certificate
 
 
 def tlsa_of(certificate: Certificate, usage: int = 3, selector: int = 1, matching: int = 1) -> Tlsa:
-    """The record that names ``certificate``."""
+    """The record that names ``certificate``. Skips the test where no record can be compared."""
+    pytest.importorskip("cryptography")  # not to be had on every interpreter
     pem = certificate.cert_file.read_text()
     der = ssl.PEM_cert_to_DER_cert(pem)
     if selector == 1:

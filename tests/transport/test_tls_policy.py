@@ -134,11 +134,15 @@ class TestWithoutAPolicy:
         [message] = server.wait_for(1)
         assert (message.tls, message.connection) == (False, 2)
 
-    def test_the_log_says_what_tls_there_was(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
-        world.domain(world.authority.behaviour())
+    @pytest.mark.parametrize("fault", ["", *FAULTS])
+    def test_the_log_says_what_tls_there_was_and_whether_the_certificate_would_have_passed(
+        self, world: World, fault: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pytest.importorskip("cryptography")
+        world.domain(world.authority.behaviour(fault))
         with caplog.at_level(logging.INFO):
             world.deliver()
-        assert "tls=TLSv1.3/unverified" in caplog.text
+        assert f"tls=TLSv1.3/{'unverified' if fault else 'verified'}\n" in caplog.text
 
 
 class TestWhatTheUserSays:
@@ -275,6 +279,20 @@ class TestDane:
             world.dane(Tlsa(0, 0, 1, b"x" * 32), host=host)
         assert world.deliver().is_delivered
         assert (plain.messages, other.wait_for(1)[0].tls) == ([], True)
+
+    def test_where_the_host_is_an_alias_the_records_of_the_name_behind_it_come_first(self, world: World) -> None:
+        world.internet.dns.add("a.test", "MX", "10 alias.a.test")
+        world.internet.dns.add("alias.a.test", "CNAME", "real.b.test")
+        server = world.internet.server("real.b.test", world.authority.behaviour(name="real.b.test"))
+        world.dane(tlsa_of(world.authority.certificate("expired")), host="alias.a.test")
+        world.dane(tlsa_of(world.authority.certificate(name="real.b.test")), host="real.b.test")
+        assert world.deliver().is_delivered
+        assert server.wait_for(1)[0].tls
+        world.internet.dns.remove(f"_{world.internet.port}._tcp.real.b.test")
+        world.start()
+        verdict = world.deliver()
+        assert refused_for_tls(verdict)
+        assert "DANE of alias.a.test" in verdict.reply.text
 
     def test_it_comes_before_mta_sts(self, world: World) -> None:
         """RFC 8461 2: a certificate that DANE names serves though MTA-STS would refuse it; never the other way round."""
