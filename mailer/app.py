@@ -21,7 +21,7 @@ from mailer import __version__
 from mailer.config.schema import Config
 from mailer.dispatch.dispatcher import Dispatcher
 from mailer.dispatch.ways import Ways
-from mailer.events import Hub, ProviderStatus
+from mailer.events import DirectStatus, Hub, ProviderStatus
 from mailer.front.keeper import Front
 from mailer.observe.metrics import Metrics, Sources
 from mailer.policy.limits import RateLimiter
@@ -173,6 +173,9 @@ class App:
     def provider_statuses(self) -> Sequence[ProviderStatus]:
         return self.parts.providers.statuses(time.time())
 
+    def direct_status(self) -> DirectStatus | None:
+        return self.parts.dispatcher.ways.direct_status(time.time())
+
     def metrics_text(self, openmetrics: bool) -> tuple[str, bytes]:
         return self.parts.metrics.exposition(openmetrics)
 
@@ -255,7 +258,13 @@ def _build(
         smtp = front
         front.attach(config.data_dir, dispatcher.intake, spool, hub)
         stack.callback(front.end)
-    sources = Sources(spool.totals, lambda: providers.statuses(time.time()), lines_dropped, lambda: archive.dropped)
+    sources = Sources(
+        spool.totals,
+        lambda: providers.statuses(time.time()),
+        lambda: dispatcher.ways.direct_status(time.time()),
+        lines_dropped,
+        lambda: archive.dropped,
+    )
     metrics = Metrics(hub, sources, __version__)
     web = WebServer(config, app) if config.enable_health_check else None
     chores = (

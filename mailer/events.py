@@ -96,6 +96,19 @@ class ProviderStatus:
     last_delivered_at: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class DirectStatus:
+    """How direct delivery stands at this moment; not an event.
+
+    ``domains``: those that mail went to of late; ``closed`` of them cannot be tried now (breaker, delay); ``connections`` are
+    open to all of them together.
+    """
+
+    domains: int
+    closed: int
+    connections: int
+
+
 Event = MessageAccepted | AttemptEnded | MessageParked | MessageFinished | SubmissionRefused | BreakerChanged
 Subscriber = Callable[[Event], None]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mailer.config.schema import Config
 from mailer.dispatch.round import Rules
+from mailer.events import DirectStatus
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Transport
 from mailer.mail.render import Sign
@@ -141,7 +142,15 @@ class Ways:
     def is_open_somewhere(self, now: float) -> bool:
         """Whether any mail could leave now."""
         providers: list[Provider] = list(self._providers)
-        return not providers or self.setting.config.direct_delivery.enabled or any(p.open_at(now) <= now for p in providers)
+        if any(p.open_at(now) <= now for p in providers):
+            return True
+        direct = self.direct_status(now)
+        return not providers if direct is None else direct.closed < direct.domains or not direct.domains
+
+    def direct_status(self, now: float) -> DirectStatus | None:
+        """How direct delivery stands; None where it is off."""
+        is_off = self.direct is None or not self.setting.config.direct_delivery.enabled
+        return None if self.direct is None or is_off else self.direct.status(now)
 
 
 @dataclass

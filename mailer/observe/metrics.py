@@ -23,7 +23,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONT
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
-from mailer.events import Hub, ProviderStatus
+from mailer.events import DirectStatus, Hub, ProviderStatus
 from mailer.observe.tally import (
     ATTEMPT_OUTCOMES,
     MESSAGE_OUTCOMES,
@@ -62,6 +62,7 @@ class Sources:
 
     totals: Callable[[], MessageTotals]
     providers: Callable[[], Sequence[ProviderStatus]]
+    direct: Callable[[], DirectStatus | None]
     log_lines_dropped: Callable[[], int]
     archive_dropped: Callable[[], int]
 
@@ -106,6 +107,9 @@ class _Snapshot(Collector):
         yield from _accepted(counts)
         yield from _attempts(counts, statuses)
         yield from _providers(statuses)
+        direct = self._sources.direct()
+        if direct is not None:
+            yield from _direct(direct)
         yield _count("mailer_log_lines_dropped", "Log lines that were never written.", self._sources.log_lines_dropped())
         yield _count("mailer_archive_dropped", "Messages missing from the archive.", self._sources.archive_dropped())
 
@@ -185,6 +189,14 @@ def _providers(statuses: Sequence[ProviderStatus]) -> Iterator[Metric]:
         if status.last_delivered_at is not None:
             delivered.add_metric([status.name], status.last_delivered_at)
     yield from (breaker, usable, connections, used, delivered)
+
+
+def _direct(status: DirectStatus) -> Iterator[Metric]:
+    domains = GaugeMetricFamily("mailer_direct_domains", "Recipient domains that mail went to of late.", labels=["state"])
+    domains.add_metric(["open"], status.domains - status.closed)
+    domains.add_metric(["closed"], status.closed)
+    yield domains
+    yield GaugeMetricFamily("mailer_direct_connections", "Open connections to their mail servers.", status.connections)
 
 
 def _count(name: str, text: str, value: int) -> Metric:

@@ -81,6 +81,10 @@ class Destination:
         with self._lock:
             return min(self._window, self._manners.connections)
 
+    @property
+    def connections(self) -> int:
+        return self._pool.connections
+
     def retire(self, now: float) -> bool:
         """End its use, so that it can be forgotten: if nobody uses it, and nothing keeps mail from it."""
         if self._gate.breaker.state == PROBING or self._gate.open_at(now) > now:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from mailer.config.schema import Config
-from mailer.events import Hub
+from mailer.events import DirectStatus, Hub
 from mailer.mail.outcome import Transport
 from mailer.transport import https
 from mailer.transport.admission import BUSY, Admission
@@ -146,6 +146,11 @@ class DirectDelivery:
         if destination is not None:
             return destination.limit
         return min(FIRST_CONVERSATIONS, self._means.book.manners(domain).connections)
+
+    def status(self, now: float) -> DirectStatus:
+        destinations = self._all()
+        closed = sum(destination.open_at(now) > now for destination in destinations)
+        return DirectStatus(len(destinations), closed, sum(destination.connections for destination in destinations))
 
     def close_all_breakers(self) -> None:
         """Close open breakers, forget named delays and what DNS said: someone knows better."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from mailer.events import ProviderStatus
+from mailer.events import DirectStatus, ProviderStatus
 from mailer.spool.store import Totals
 
 
@@ -53,6 +53,10 @@ class Application(Protocol):
         ...
 
     def provider_statuses(self) -> Sequence[ProviderStatus]: ...
+
+    def direct_status(self) -> DirectStatus | None:
+        """How direct delivery stands; None where it is off."""
+        ...
 
     def metrics_text(self, openmetrics: bool) -> tuple[str, bytes]:
         """Content-Type and text: ``observe.metrics.Metrics.exposition``."""

@@ -33,7 +33,7 @@ def health(application: Application, now: float) -> Response:
     if free < LOW_DISK_BYTES:
         reasons.append(f"the disk has only {free // _MIB} MiB left")
     totals = application.totals()
-    details = {
+    details: dict[str, object] = {
         "disk_space_available_mb": free // _MIB,
         "queued_emails": totals.queued,
         "failed_emails": application.failed_files(),
@@ -45,6 +45,9 @@ def health(application: Application, now: float) -> Response:
         "oldest_due_seconds": int(late),
         "providers": [_provider(status) for status in application.provider_statuses()],
     }
+    direct = application.direct_status()
+    if direct is not None:
+        details["direct"] = {"domains": direct.domains, "closed": direct.closed, "connections": direct.connections}
     status = "error" if refusing else "degraded" if reasons else "ok"
     code = HTTPStatus.SERVICE_UNAVAILABLE if refusing else HTTPStatus.OK
     return json_response(code, {"status": status, "timestamp": timestamp(now), "details": details})

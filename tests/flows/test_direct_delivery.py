@@ -177,11 +177,15 @@ def test_a_message_is_taken_up_again_when_its_domain_can_be_reached(internet: In
         ids = [relay.send(f"number {number}", "b@a.test") for number in range(6)]
         relay.wait_for_line(r"direct.breaker_open name=direct:a\.test seconds=30")
         eventually(lambda: len(relay.parked()) >= 5, "parked messages")
+        health = relay.health()
+        assert (health["direct"]["domains"], health["direct"]["closed"]) == (1, 1)
+        assert "mail is accepted, but no way to deliver it is open" in health["reasons"]
         server.on("connect")
         relay.http("/admin/retry-failed", "POST")
         server.wait_for(6)
         for message_id in ids:
             relay.wait_for_line(f"message.finished id={message_id} delivered=1 failed=0")
+        assert relay.health()["status"] == "ok"
         text = relay.http("/metrics", headers={"Accept": "text/plain"})[1]
         assert 'mailer_breaker_opened_total{provider="direct"} 1.0' in text
         assert "a.test" not in text

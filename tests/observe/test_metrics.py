@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 from mailer.events import (
     AttemptEnded,
     BreakerChanged,
+    DirectStatus,
     Event,
     Hub,
     MessageAccepted,
@@ -34,10 +35,11 @@ STATUS = ProviderStatus("first", "open", "breaker", 1000.0, 3, 40, 500, 900.5)
 class Watched:
     """A hub with metrics, and the samples of a scrape by name and labels."""
 
-    def __init__(self, statuses: Iterable[ProviderStatus] = ()) -> None:
+    def __init__(self, statuses: Iterable[ProviderStatus] = (), direct: DirectStatus | None = None) -> None:
         self.hub = Hub()
         totals = Totals(queued=4, parked=3, successful=2, failed=1, recipients=12, queued_reports=6)
-        self.metrics = Metrics(self.hub, Sources(lambda: totals, lambda: list(statuses), lambda: 5, lambda: 6), "1.2.3")
+        sources = Sources(lambda: totals, lambda: list(statuses), lambda: direct, lambda: 5, lambda: 6)
+        self.metrics = Metrics(self.hub, sources, "1.2.3")
 
     def tell(self, *events: Event) -> Watched:
         for event in events:
@@ -130,6 +132,14 @@ def test_all_domains_of_direct_delivery_count_as_one() -> None:
     assert watched.value("mailer_attempts_total", provider="direct", outcome="delivered") == 3
     assert watched.value("mailer_breaker_opened_total", provider="direct") == 3
     assert b"d1.test" not in watched.metrics.exposition(openmetrics=False)[1]
+
+
+def test_direct_delivery_is_shown_where_it_is_on() -> None:
+    watched = Watched(direct=DirectStatus(domains=7, closed=2, connections=3))
+    assert watched.value("mailer_direct_domains", state="open") == 5
+    assert watched.value("mailer_direct_domains", state="closed") == 2
+    assert watched.value("mailer_direct_connections") == 3
+    assert b"mailer_direct" not in Watched().metrics.exposition(openmetrics=False)[1]
 
 
 def test_provider_is_shown_as_it_stands() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from mailer.config.schema import DomainConfig
+from mailer.events import DirectStatus
 from mailer.transport import direct as module
 from mailer.transport.breaker import FAULTS_TO_OPEN, LONGEST_OPEN_SECONDS
 from mailer.transport.destination import FIRST_CONVERSATIONS, Destination
@@ -163,6 +164,19 @@ class TestConfiguration:
         direct.configure(config_for(internet))
         assert send(direct, "b@late.test")[0].is_delivered
         direct.close()
+
+
+def test_status_counts_domains_closed_ones_and_connections(internet: Internet) -> None:
+    clock = Clock()
+    internet.domain("a.test")
+    internet.dead("dead.test")
+    direct = direct_over(internet, clock=clock)
+    assert direct.status(clock()) == DirectStatus(0, 0, 0)
+    send(direct, "b@a.test", now=clock())
+    for _ in range(FAULTS_TO_OPEN):
+        send(direct, "b@dead.test", now=clock())
+    assert direct.status(clock()) == DirectStatus(domains=2, closed=1, connections=1)
+    direct.close()
 
 
 def test_close_lets_a_delivery_end_and_keeps_nothing(internet: Internet) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mailer.config.schema import Config
-from mailer.events import Hub, ProviderStatus
+from mailer.events import DirectStatus, Hub, ProviderStatus
 from mailer.observe.metrics import Metrics, Sources
 from mailer.spool.store import Totals
 from mailer.web.connection import Patience
@@ -30,6 +30,7 @@ class Program:
     is_closed: bool = False
     late: float = 0.0
     statuses: list[ProviderStatus] = field(default_factory=list)
+    direct: DirectStatus | None = None
     parked: int = 0
     retries: int = 0
     fault: Exception | None = None
@@ -38,7 +39,7 @@ class Program:
     hub: Hub = field(default_factory=Hub)
 
     def __post_init__(self) -> None:
-        sources = Sources(self.totals, self.provider_statuses, lambda: 0, lambda: 0)
+        sources = Sources(self.totals, self.provider_statuses, self.direct_status, lambda: 0, lambda: 0)
         self.metrics = Metrics(self.hub, sources, self.version)
 
     def totals(self) -> Totals:
@@ -64,6 +65,9 @@ class Program:
 
     def provider_statuses(self) -> Sequence[ProviderStatus]:
         return self.statuses
+
+    def direct_status(self) -> DirectStatus | None:
+        return self.direct
 
     def metrics_text(self, openmetrics: bool) -> tuple[str, bytes]:
         return self.metrics.exposition(openmetrics)

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
-from mailer.events import ProviderStatus
+from mailer.events import DirectStatus, ProviderStatus
 from mailer.spool.store import Totals
 from mailer.web.guard import Guard
 from mailer.web.request import Request, Response
@@ -44,6 +44,12 @@ def test_health_has_the_shape_that_callers_of_the_go_program_know() -> None:
     assert details["success_rate"] == 60
     assert details["reasons"] == []
     assert details["uptime_seconds"] == 60
+
+
+def test_health_tells_how_direct_delivery_stands_where_it_is_on() -> None:
+    details = content(get(Program(direct=DirectStatus(domains=7, closed=2, connections=3)), "/health"))["details"]
+    assert details["direct"] == {"domains": 7, "closed": 2, "connections": 3}
+    assert "direct" not in content(get(Program(), "/health"))["details"]
 
 
 def test_success_rate_is_100_while_nothing_was_processed() -> None:
