@@ -182,7 +182,8 @@ class Dns:
             return _failure(name, f"{name} {kind.name}: {heard.why} ({', '.join(map(str, servers))})")
         self._nameservers.heard(heard.server, heard.silent)
         try:
-            return _take_apart(dns.message.from_wire(heard.wire, ignore_trailing=True), name, kind, heard.server.vouches)
+            message = dns.message.from_wire(heard.wire, ignore_trailing=True, continue_on_error=True)
+            return _take_apart(message, name, kind, heard.server.vouches)
         except (dns.exception.DNSException, ValueError) as error:
             return _failure(name, f"{name} {kind.name}: nonsense from {heard.server}: {type(error).__name__}")
 
@@ -193,6 +194,10 @@ def _take_apart(message: dns.message.Message, name: str, kind: RdataType, vouche
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) or not isinstance(message, dns.message.QueryMessage):
         return _failure(name, f"{name} {kind.name}: {dns.rcode.to_text(rcode)}{_explanation(message)}")
     chain = message.resolve_chaining()
+    # One broken record (a TLSA digest of a wrong length) does not spoil those beside it, unless it is all there is.
+    missing = _record_count(message.wire) - sum(map(len, message.answer))
+    if missing > len(message.errors) or (missing and chain.answer is None):
+        raise dns.exception.FormError
     canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
     is_authentic = vouches and bool(message.flags & dns.flags.AD)
     seconds = min(float(chain.minimum_ttl), MAX_SECONDS)
@@ -205,6 +210,11 @@ def _take_apart(message: dns.message.Message, name: str, kind: RdataType, vouche
     if not _NAME.fullmatch(canonical):
         return _failure(name, f"{name} is an alias of what is no domain name")
     return _Response(Status.NO_DATA, (), canonical, seconds, is_authentic, f"{canonical} has no {kind.name} record")
+
+
+def _record_count(wire: bytes | None) -> int:
+    """How many records the answer section has by the message's header (RFC 1035 4.1.1: ANCOUNT)."""
+    return int.from_bytes(wire[6:8], "big") if wire else 0
 
 
 def _failure(name: str, why: str) -> _Response:

@@ -299,6 +299,26 @@ def test_nonsense_from_a_server_is_an_answer_or_a_failure_but_never_an_exception
         answers()
 
 
+def answer_of(query: dns.message.Message, kind: int, *data: bytes) -> bytes:
+    """An answer whose records have any bytes as their data."""
+    wire = query.to_wire()
+    question = wire[12 : wire.index(b"\0", 12) + 5]
+    head = b"\xc0\x0c" + kind.to_bytes(2, "big") + b"\0\1\0\0\0\x3c"
+    records = b"".join(head + len(each).to_bytes(2, "big") + each for each in data)
+    return wire[:2] + b"\x81\x80\0\1" + len(data).to_bytes(2, "big") + b"\0\0\0\0" + question + records
+
+
+def test_a_broken_record_does_not_spoil_those_beside_it(nameserver: Nameserver, resolver: Dns) -> None:
+    good, broken = b"\3\1\1" + b"\xab" * 32, b"\3\1\1" + b"\xab" * 7
+    nameserver.forge("some.test", lambda query: [answer_of(query, 52, broken, good)])
+    nameserver.forge("none.test", lambda query: [answer_of(query, 52, broken)])
+    several = [b"\3\1\1" + bytes([n]) * 32 for n in range(9)]
+    nameserver.forge("short.test", lambda query: [answer_of(query, 52, *several)[:150]])
+    assert resolver.tlsa("some.test").records == (Tlsa(3, 1, 1, b"\xab" * 32),)
+    assert resolver.tlsa("none.test").status is Status.FAILED
+    assert resolver.tlsa("short.test").status is Status.FAILED
+
+
 # the cache
 
 
