@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from mailer.config.schema import Config
@@ -20,7 +20,7 @@ from mailer.dispatch.intake import Intake
 from mailer.dispatch.ways import Ways
 from mailer.mail.address import Address
 from mailer.mail.content import Content, MemoryContent
-from mailer.mail.dsn import Dsn
+from mailer.mail.dsn import NO_WISH, Dsn, Wish
 from mailer.mail.envelope import Envelope, Recipient, State
 from mailer.mail.headers import own_name
 from mailer.mail.report import Action, Fate, Kind, Report, compose, header_fields
@@ -29,7 +29,7 @@ from mailer.spool.store import SpoolError, Store
 
 log = logging.getLogger(__name__)
 
-_MAX_STEM_CHARS = 40  # of a message's id in its report's: an id has up to 64, and a hand-made one may have all of them
+_MAX_STEM_CHARS = 36  # of a message's id in its report's: an id has up to 64, and a hand-made one may have all of them
 _BULK = frozenset((b"bulk", b"list", b"junk"))
 
 
@@ -48,12 +48,12 @@ class Reporter:
         if not envelope.sender:
             _tell_nobody(envelope, ended)
             return []
-        dsn = Dsn.of_text(envelope.options.dsn)
+        wish = _wishes(envelope)
         recipients = [r for r in envelope.recipients if r.index in ended]
-        failed = [r for r in recipients if r.state is State.FAILED and dsn.wish(str(r.address)).wants_failure]
-        delivered = [r for r in recipients if r.state is State.SUCCESS and dsn.wish(str(r.address)).wants_success]
+        failed = [r for r in recipients if r.state is State.FAILED and wish(r).wants_failure]
+        delivered = [r for r in recipients if r.state is State.SUCCESS and wish(r).wants_success]
         by_kind = ((Kind.FAILURE, failed), (Kind.SUCCESS, delivered))
-        return [report for kind, whom in by_kind for report in self._unless_told(kind, envelope, content, whom, now)]
+        return [self._report(kind, envelope, content, whom, now) for kind, whom in by_kind if whom]
 
     def is_late(self, envelope: Envelope, now: float) -> bool:
         """Whether a message that is still owed is so late that its sender may have to be warned."""
@@ -61,18 +61,19 @@ class Reporter:
         return bounce.enabled and 0 < bounce.delay_warning <= now - envelope.accepted_at
 
     def warning(self, envelope: Envelope, content: Content, now: float) -> list[Report]:
-        """The report that recipients of a late message are still owed: once a message, unless something forbids it."""
+        """The report that recipients of a late message are still owed, unless something forbids it."""
         if not envelope.sender:
             return []
-        dsn = Dsn.of_text(envelope.options.dsn)
-        late = [r for r in envelope.owed if dsn.wish(str(r.address)).wants_delay]
-        reports = self._unless_told(Kind.DELAY, envelope, content, late, now)
-        return [] if reports and _is_automatic(content) else reports
+        wish = _wishes(envelope)
+        late = [r for r in envelope.owed if wish(r).wants_delay]
+        return [self._report(Kind.DELAY, envelope, content, late, now)] if late and not _is_automatic(content) else []
 
     def submit(self, report: Report) -> bool:
-        """Store a report, due now. False when that cannot be done at the moment."""
+        """Store a report, due now, unless it is there already. False when that cannot be done at the moment."""
         of, kind = report.envelope.id, report.kind.value
         try:
+            if self._store.find(report.id) is not None:
+                return True
             self._intake.accept(*_composed(report))
         except SpoolError as fault:
             log.error("report.not_stored of=%s kind=%s why=%s", of, kind, fault)
@@ -80,15 +81,12 @@ class Reporter:
         log.info("report.stored id=%s of=%s kind=%s recipients=%d", report.id, of, kind, len(report.fates))
         return True
 
-    def _unless_told(
+    def _report(
         self, kind: Kind, envelope: Envelope, content: Content, recipients: Sequence[Recipient], now: float
-    ) -> list[Report]:
-        report_id = id_of_report(kind, envelope.id, recipients)
-        if not recipients or self._store.find(report_id) is not None:
-            return []
+    ) -> Report:
         config = self._ways.config
-        report = Report(
-            id=report_id,
+        return Report(
+            id=id_of_report(kind, envelope.id, recipients),
             kind=kind,
             envelope=envelope,
             content=content,
@@ -99,7 +97,6 @@ class Reporter:
             at=now,
             until=envelope.accepted_at + config.retry.max_age,
         )
-        return [report]
 
 
 def id_of_report(kind: Kind, message_id: str, recipients: Sequence[Recipient]) -> str:
@@ -110,6 +107,12 @@ def id_of_report(kind: Kind, message_id: str, recipients: Sequence[Recipient]) -
         return f"{message_id}-{kind.value}"
     indexes = ",".join(str(index) for index in sorted(recipient.index for recipient in recipients))
     return f"{message_id}-{kind.value}-{zlib.crc32(indexes.encode()):08x}"
+
+
+def _wishes(envelope: Envelope) -> Callable[[Recipient], Wish]:
+    """What was asked for a recipient."""
+    wishes = dict(Dsn.of_text(envelope.options.dsn).wishes)
+    return lambda recipient: wishes.get(str(recipient.address), NO_WISH)
 
 
 def _tell_nobody(envelope: Envelope, ended: Collection[int]) -> None:

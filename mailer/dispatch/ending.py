@@ -13,7 +13,7 @@ import logging
 from dataclasses import replace
 
 from mailer.dispatch.bounce import Reporter
-from mailer.dispatch.ledger import DISK_FAULT_WAIT_SECONDS, Ledger, Message
+from mailer.dispatch.ledger import Ledger, Message
 from mailer.dispatch.parking import REMOVED
 from mailer.dispatch.round import Closed, Step, Wait
 from mailer.dispatch.ways import FIRST_WAIT_SECONDS, Ways, WaysNow
@@ -27,6 +27,8 @@ NO_WAY = "(no way)"
 """What a message waits for that no provider serves: a reload makes it due."""
 CLOSED_WAIT_SECONDS = 1.0
 """At least, before ways that are all closed are looked at again."""
+REPORT_WAIT_SECONDS = 10.0
+"""Before a report that could not be stored is tried again: the sender shall hear soon after there is space again."""
 
 
 class Ending:
@@ -122,7 +124,7 @@ class Ending:
             self.ledger.note(message, self._lane(message), now)  # first: after a crash the round ends as the report says
         for report in reports:
             if not self._reporter.submit(report):
-                self.ledger.wait(message, now + DISK_FAULT_WAIT_SECONDS, self._lane(message), now)
+                self.ledger.wait(message, now + REPORT_WAIT_SECONDS, self._lane(message), now)
                 return False
         return True
 

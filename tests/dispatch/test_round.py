@@ -335,3 +335,31 @@ def test_every_round_ends_and_no_recipient_is_forgotten(data: st.DataObject) -> 
     for recipient in story.recipients:
         assert recipient.state.is_final or recipient in story.owed
         assert recipient.state is not State.SUCCESS or (recipient.reply is not None and recipient.reply.code == 250)
+
+
+def test_a_round_remembers_over_a_restart_who_came_to_an_end_in_it() -> None:
+    story = Story(Config(), people(3))
+    story.says(OK, NO_SUCH_USER, BUSY)
+    assert story.round.to_report == {1}
+    again = Round.from_progress(story.round.to_progress())
+    assert again.to_report == {1}
+
+
+def test_who_is_dropped_or_refused_everywhere_came_to_an_end_too() -> None:
+    story = Story(Config(batch=1), people(3), replace(RULES, continue_on_error=False))
+    story.says(NO_SUCH_USER)
+    assert story.round.to_report == {0, 1, 2}
+    refused = Story(Config(order=("a",)), people())
+    refused.says(Verdict(Stage.DATA, Reply(554, "5.6.0", "no")))
+    assert refused.round.to_report == set()
+    assert len(refused.round.refused_everywhere(refused.owed, refused.config, NOW)) == 1
+    assert refused.round.to_report == {0}
+
+
+@pytest.mark.parametrize("took_dsn", [True, False])
+def test_success_is_ours_to_tell_only_if_asked_and_if_the_peer_does_not(took_dsn: bool) -> None:
+    for is_asked in (True, False):
+        state = Round()
+        state.tells_success = is_asked
+        state.apply(Attempt("a", tuple(people())), {0: OK._replace(took_dsn=took_dsn)}, people(), RULES, NOW)
+        assert state.to_report == ({0} if is_asked and not took_dsn else set())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import smtplib
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.parking import counts
-from tests.support.relay import Relay, eventually, submit
+from tests.support.relay import Relay, eventually, message, submit
 from tests.support.upstream import Disconnect, Stall, Upstream
 
 DISK_BYTES = 16 * 1024 * 1024
@@ -129,3 +130,40 @@ def test_crash_on_a_full_disk_loses_nothing(disk: Path) -> None:
         eventually(lambda: counts(relay) == (len(accepted), 0, 0), "an empty spool")
         eventually(lambda: accepts(relay), "the acceptance of mail")
         assert accepted <= set(ids_of(upstream))
+
+
+def send_asking_for_all_of_it_back(relay: Relay) -> str:
+    with relay.connect() as client:
+        client.ehlo()
+        client.mail("hopeful@example.com", ["RET=FULL"])
+        client.rcpt("to@example.org")
+        _, reply = client.data(message(f"{TEXT}\r\n" * 4))
+    return reply.decode().split()[-1]
+
+
+def test_reports_that_find_the_disk_full_come_once_there_is_space(disk: Path) -> None:
+    with Upstream() as upstream, Relay(disk, [upstream], bounce={"enabled": True}) as relay:
+        upstream.on("dot", Stall("550 5.6.0 no"))
+        hopeful = {send_asking_for_all_of_it_back(relay) for _ in range(5)}
+        upstream.wait_until(lambda: len(upstream.transactions) == len(hopeful))
+        filler = fill(disk)
+        submit_until_refused(relay)
+        upstream.on("dot")
+        upstream.release()
+        relay.wait_for_line("report.not_stored .* kind=failed")
+        relay.kill()  # what is still to be told survives that too
+        with contextlib.suppress(OSError):
+            (disk / "config.json").unlink()
+        relay.config_path = disk.parent / "config.json"
+        relay.start()
+        filler.unlink()
+        for message_id in hopeful:
+            relay.wait_for_line(f"message.finished id={message_id} delivered=0 failed=1")
+        eventually(lambda: len(reports_among(upstream)) >= len(hopeful), "the reports")
+        assert sorted(reports_among(upstream)) == sorted(hopeful)
+
+
+def reports_among(upstream: Upstream) -> list[str]:
+    """The ids of the messages that reports came about."""
+    ids = [re.search(rb"\r\nid: (\S+)\r\n", m.data) for m in upstream.messages if not m.sender]
+    return [found[1].decode() for found in ids if found is not None]
