@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.call import Call, Program, say
-from bench.figures import costs, growth, large, latency, memory, options, rate, recipients, signed, start, tls
+from bench.figures import costs, domains, growth, large, latency, memory, options, rate, recipients, signed, start, tls
 from bench.table import MISSED, NOT_MEASURED, Gap, Row, render
 from bench.traffic import BenchError
 from mailer.mail.outcome import MailerError
@@ -32,6 +32,7 @@ FIGURES: dict[str, Callable[[Call], list[Row]]] = {
     "latency": latency.measure,
     "options": options.measure,
     "recipients": recipients.measure,
+    "domains": domains.measure,
     "idle": latency.measure_idle,
     "start": start.measure,  # these three share one full spool; growth, which changes it, is the last
     "memory": memory.measure,

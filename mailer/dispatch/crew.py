@@ -23,7 +23,7 @@ STALL_SECONDS = 5.0
 CHECK_SECONDS = 1.0
 DIAL_SECONDS = 0.025
 """A connection that is not there after so long may be a while: most stand within it, and need no further thread."""
-MAX_DIALING = 100
+MAX_DIALING = 250
 """Threads beside those that count: so many dead servers at once hold up nobody, and a thread that waits costs 50 KiB."""
 TAKE_SECONDS = 2.0
 """How long a worker waits for a job before it looks whether it should end."""

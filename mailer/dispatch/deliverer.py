@@ -121,13 +121,14 @@ class Deliverer:
             return
         now = self.clock()
         ways = message.round.open_ways(message.owed, WaysNow(self._ways, message.id, now), now)
-        if ways in ([], [job.way]) or not self._may_branch(message):
+        own = ways.pop(job.way, ())
+        if not ways or not self._may_branch(message):
             return
-        for way in ways:
-            if way == job.way:
-                continue
+        job.begun_for = [r.index for r in own]
+        for way, recipients in ways.items():
             branch = Job(message.row, way)
             branch.message = message
+            branch.begun_for = [r.index for r in recipients]
             with message.lock:
                 message.branches += 1
             if not self._queue.offer(branch):
@@ -158,10 +159,10 @@ class Deliverer:
                 view = WaysNow(self._ways, message.id, now, is_last_chance, message.denied)
                 step: Step = Wait(message.put_off_until)
                 if now >= message.put_off_until:
-                    step = message.round.next_step(message.idle, view, now, job.way)
+                    step = self._next_step(job, message, view)
                 is_attempt = isinstance(step, Attempt)
                 if message.changed and (is_attempt or message.branches > 1):
-                    self._ledger.note(message, self._lane(message), now)
+                    self._ledger.note(message, now)
                 is_first = message.row.rounds == 0 and not message.round.has_tried and not message.under_way
                 if isinstance(step, Attempt):
                     if step.way == job.way:
@@ -179,6 +180,15 @@ class Deliverer:
                 self._attempt(message, step, view, worker, is_first)
             elif not self._change_way(job, message, step.way):
                 return False
+
+    def _next_step(self, job: Job, message: Message, view: WaysNow) -> Step:
+        """First for those whom the branch was begun for: with 200 branches that each look at all, most time would go there."""
+        if job.begun_for:
+            step = message.round.next_step(message.idle_of(job.begun_for), view, view.now, job.way)
+            if isinstance(step, Attempt):
+                return step
+            job.begun_for = ()
+        return message.round.next_step(message.idle, view, view.now, job.way)
 
     def _lane(self, message: Message) -> str:
         return self._ways.lane(message.owed)

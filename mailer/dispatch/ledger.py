@@ -84,6 +84,11 @@ class Message:
         """Those still owed that nobody is trying at this moment."""
         return [r for r in self.owed if r.index not in self.under_way] if self.under_way else self.owed
 
+    def idle_of(self, indexes: Sequence[int]) -> Sequence[Recipient]:
+        """Those of them that are still owed and that nobody is trying."""
+        chosen = [self.recipients[index] for index in indexes if index not in self.under_way]
+        return owed_of(chosen)
+
     @property
     def news(self) -> tuple[Recipient, ...]:
         """What has changed since the last record."""
@@ -134,7 +139,7 @@ class Ledger:
         else:
             self._give_back(1)
 
-    def note(self, message: Message, lane: str, now: float) -> None:
+    def note(self, message: Message, now: float) -> None:
         """Outcomes so far, while the worker goes on: after a crash the round goes on from here."""
         progress = message.round.to_progress()
         record = Record(
@@ -145,7 +150,6 @@ class Ledger:
             rounds=message.row.rounds,
             progress=progress,
             holder=message.row.holder,
-            lane=lane,
             at=now,
         )
         self._write(message, record, lambda: None)

@@ -21,7 +21,7 @@ import math
 import queue
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mailer.mail.content import Content, MemoryContent
@@ -46,10 +46,11 @@ class Job:
     """A message in memory, on its way to a worker. ``way`` is the one that it is to be tried at next.
 
     ``content`` is None when it has to be read from the spool or the parked file; ``kept_bytes`` of it are in memory.
-    ``message`` is set once the message is in workers' hands: then the job is a branch of what is done with it.
+    ``message`` is set once the message is in workers' hands: then the job is a branch of what is done with it, begun for
+    the recipients with the indexes ``begun_for``.
     """
 
-    __slots__ = ("content", "kept_bytes", "message", "sender", "stored", "way")
+    __slots__ = ("begun_for", "content", "kept_bytes", "message", "sender", "stored", "way")
 
     def __init__(self, stored: Stored, way: str, content: Content | None = None) -> None:
         self.stored = stored
@@ -58,6 +59,7 @@ class Job:
         self.sender = stored.envelope.sender.text
         self.kept_bytes = len(content.data) if isinstance(content, MemoryContent) else 0
         self.message: Message | None = None
+        self.begun_for: Sequence[int] = ()
 
     def __repr__(self) -> str:
         return f"Job({self.stored.envelope.id}, way={self.way!r}, kept_bytes={self.kept_bytes})"

@@ -160,14 +160,14 @@ class Round:
             return Over()
         return Closed(min(closings, default=None))
 
-    def open_ways(self, owed: Sequence[Recipient], ways: Ways, now: float) -> list[str]:
-        """The ways at which some of these recipients could be tried now, each once."""
-        found: dict[str, None] = {}
+    def open_ways(self, owed: Sequence[Recipient], ways: Ways, now: float) -> dict[str, list[Recipient]]:
+        """The ways at which some of these recipients could be tried now, each with those."""
+        found: dict[str, list[Recipient]] = {}
         for recipient in owed:
             way, at = self._next_way(recipient, ways, [])
             if way is not None and at <= now:
-                found[way] = None
-        return list(found)
+                found.setdefault(way, []).append(recipient)
+        return found
 
     def _next_way(self, recipient: Recipient, ways: Ways, closings: list[float]) -> tuple[str | None, float]:
         """The first way that is neither used up nor closed, and when it may be tried; closed ones add their time."""
