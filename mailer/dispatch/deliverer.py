@@ -79,7 +79,7 @@ class Deliverer:
         with message.lock:
             message.put_off_until = now + FAULT_WAIT_SECONDS  # for the other branches
             message.branches -= 1
-            is_last = message.branches == 0
+            is_last = message.branches <= 0  # below: the fault came when it was let go of already
         if is_last:
             self._joined(message)
             self._ledger.wait(message, message.put_off_until, job.stored.lane, now)
@@ -190,9 +190,6 @@ class Deliverer:
             job.begun_for = ()
         return message.round.next_step(message.idle, view, view.now, job.way)
 
-    def _lane(self, message: Message) -> str:
-        return self._ways.lane(message.owed)
-
     def _change_way(self, job: Job, message: Message, way: str) -> bool:
         """Take a slot of another way, or leave the job waiting for one. After False nothing of it may be touched."""
         with message.lock:
@@ -239,6 +236,7 @@ class Deliverer:
         if not watch.is_refused:
             queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
             self._hub.publish(_ended(message.id, step.way, list(verdicts.values()), time.monotonic() - began, queue_seconds))
+
 
 class _Watch:
     """Watches one attempt: it asks the ledger for leave once, however many servers the attempt comes to."""

@@ -121,7 +121,7 @@ class Ending:
             return True
         reports = self._reporter.due(message.stored.envelope, message.content, message.round.to_report, now)
         if reports and message.changed:
-            self.ledger.note(message, self._lane(message), now)  # first: after a crash the round ends as the report says
+            self.ledger.note(message, now)  # first: after a crash the round ends as the report says
         for report in reports:
             if not self._reporter.submit(report):
                 self.ledger.wait(message, now + REPORT_WAIT_SECONDS, self._lane(message), now)
