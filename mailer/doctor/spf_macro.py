@@ -26,8 +26,8 @@ class Asked:
     def expand(self, text: str, domain: str) -> str:
         """``text`` with its macros replaced, for the record of ``domain``."""
         expanded = _MACRO.sub(lambda match: self._value_of(match, domain), text).rstrip(".")
-        while len(expanded) > MAX_DOMAIN_CHARS and "." in expanded:
-            expanded = expanded.partition(".")[2]
+        if len(expanded) > MAX_DOMAIN_CHARS:  # a record of 16 KB may come to megabytes
+            expanded = expanded[-MAX_DOMAIN_CHARS - 1 :].partition(".")[2]
         return expanded
 
     def _value_of(self, match: re.Match[str], domain: str) -> str:

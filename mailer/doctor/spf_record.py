@@ -18,7 +18,8 @@ _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9\-_.]*)=(.*)", re.DOTALL)
 _PREFIX = re.compile(r"(?:/(0|[1-9]\d?))?(?://(0|[1-9]\d{0,2}))?", re.ASCII)
 _PREFIX_AT_END = re.compile(r"(?:/\d+)?(?://\d+)?\Z", re.ASCII)
 _MACRO_STRING = re.compile(r"(?:%%|%_|%-|%\{[slodiphcrtvSLODIPHCRTV](?:[1-9][0-9]*)?[rR]?[.\-+,/_=]*\}|[!-$&-~])*")
-_DOMAIN_END = re.compile(r"(?:%\{[^}]*\}|\.[A-Za-z0-9-]*[A-Za-z][A-Za-z0-9-]*|\.[A-Za-z0-9]+-[A-Za-z0-9-]*)\.?\Z")
+_MACRO_AT_END = re.compile(r"%\{[^{}]*\}\Z")
+_TOP_LABEL = re.compile(r"(?!\d+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _NETWORK = re.compile(r"[0-9A-Fa-f:.]+(?:/(?:0|[1-9]\d{0,2}))?", re.ASCII)  # no netmask, no zone: ipaddress would take both
 _WITH_DOMAIN = {"include": True, "a": False, "mx": False, "ptr": False, "exists": True}
 """The mechanisms that take a domain, and whether they must have one."""
@@ -121,5 +122,7 @@ def _with_domain(bare: Mechanism, rest: str) -> Mechanism:
 
 def _check_domain(text: str, term: str) -> None:
     """A domain-spec (RFC 7208 7.1): a macro string that ends in a macro or in a top label, which is not all digits."""
-    if _MACRO_STRING.fullmatch(text) is None or _DOMAIN_END.search(text) is None:
+    _, dot, label = text.removesuffix(".").rpartition(".")
+    ends_well = _MACRO_AT_END.search(text) is not None or (dot and _TOP_LABEL.fullmatch(label) is not None)
+    if _MACRO_STRING.fullmatch(text) is None or not ends_well:
         raise SpfSyntaxError(f"{term!r} names no domain")

@@ -166,6 +166,13 @@ def test_a_public_suffix_that_has_a_record_is_no_organisation(nameserver: Namese
     assert walk(dns_of(nameserver), "a.shop.example.test").organisation == "example.test"
 
 
+def test_a_domain_that_says_it_is_no_public_suffix_ends_the_walk(nameserver: Nameserver) -> None:
+    nameserver.add("_dmarc.test", "TXT", '"v=DMARC1; p=none"')
+    nameserver.add("_dmarc.example.test", "TXT", '"v=DMARC1; p=none; psd=n"')
+    assert walk(dns_of(nameserver), "a.shop.example.test").organisation == "example.test"
+    assert nameserver.count("_dmarc.test") == 0
+
+
 def test_a_long_name_is_asked_about_eight_times_at_most(nameserver: Nameserver) -> None:
     walk(dns_of(nameserver), "a.b.c.d.e.f.g.h.i.j.example.test")
     assert nameserver.count() == 8

@@ -124,6 +124,18 @@ def test_an_ipv6_address_expands_to_its_nibbles() -> None:
     assert V6.expand("%{ir}.%{v}._spf.%{d2}", "email.example.com") == f"{nibbles}.ip6._spf.example.com"
 
 
+@pytest.mark.parametrize(
+    "domain", ["%{s}" * 4000 + ".test", "a." + "a" * 16_000 + "!", "%{" * 8000, "/1" * 8000, "a" * 16_000, "." * 16_000]
+)
+def test_a_hostile_record_costs_no_more_than_its_length(domain: str) -> None:
+    """Well within the time that a test has, where squares and cubes of its length are not."""
+    try:
+        record = parse(f"v=spf1 a:{domain}")
+    except SpfSyntaxError:
+        return
+    assert len(V4.expand(record.mechanisms[0].domain, "email.example.com")) <= 253
+
+
 def test_a_name_that_became_too_long_loses_labels_from_its_left() -> None:
     expanded = V4.expand("%{d}." * 20 + "example.com", "email.example.com")
     assert len(expanded) <= 253
