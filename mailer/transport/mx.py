@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mailer.config.sections import DirectDeliveryConfig
 from mailer.mail.outcome import Reply, Stage, Verdict
-from mailer.transport.dial import SocketAddress
+from mailer.transport.dial import SocketAddress, interleaved
 from mailer.transport.dns import Answer, Dns, Status
 from mailer.transport.places import A_PUBLIC_IPV6, IpAddress, can_reach, is_here, is_public, parse_ip, unmapped
 
@@ -133,7 +133,9 @@ class RouteFinder:
         within_reach = [a for a in strangers if not (a.version == 6 and (self._settings.ipv4_only or not can_reach(a)))]
         if not within_reach:
             return Reply(451, "4.4.4", f"{name} has IPv6 addresses only, and IPv6 is not to be had here")
-        return HostAddresses(tuple(_socket_address(address, port) for address in within_reach[:MAX_ADDRESSES]), is_authentic)
+        # Families in turn before the rest is cut off, so that many of one leave room to the other.
+        places = interleaved([_socket_address(address, port) for address in within_reach])
+        return HostAddresses(tuple(places[:MAX_ADDRESSES]), is_authentic)
 
     def _without_loop(self, route: Route | Verdict) -> Route | Verdict:
         """``route`` up to the host that is this program itself: with that one all of equal or worse preference are dropped,
