@@ -26,6 +26,7 @@ _DROPPED = (b"bcc", b"resent-bcc", b"return-path")
 """RFC 5321 4.4: Return-Path is written at final delivery alone, and none may be there before."""
 _SINGLE = (b"date", b"message-id")
 """RFC 5322 3.6: at most one of each. The receivers that mind refuse a message with two, and readers mostly take the first."""
+_BLANK = frozenset(b" \t\v\f\r:")  # what a line may end in that says nothing
 _PASSED = frozenset((b"From", b"To", b"Cc", b"Subject", b"MIME-Version", b"Content-Type", b"Content-Transfer-Encoding"))
 """Names that most messages hold, as they are mostly written, and that are neither dropped nor counted."""
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -141,26 +142,32 @@ class _Block:
             elif name in _PASSED:
                 in_dropped = False
             else:
-                name = name.lower()
-                in_dropped = name in _DROPPED or (name in _SINGLE and self._is_useless(name, content, line))
+                in_dropped = self._is_dropped(name.lower(), content, line)
                 if in_dropped:
                     self.dropped.append(line.span())
-                elif name in self.counts:
-                    self.counts[name] += 1
             at = line.end()
         return at
 
-    def _is_useless(self, name: bytes, content: bytes, line: re.Match[bytes]) -> bool:
-        """Whether a field of which there may be one is there already, or says nothing, which is as good as missing."""
-        if self.counts[name]:
+    def _is_dropped(self, name: bytes, content: bytes, line: re.Match[bytes]) -> bool:
+        """Whether the field that begins with ``line`` is left out; what is kept and matters is counted."""
+        count = self.counts.get(name)
+        if count is None:
+            return name in _DROPPED
+        if name in _SINGLE and (count or (content[line.end() - 3] in _BLANK and _is_empty(content, line))):
             return True
-        text = line[0].partition(b":")[2]
-        while not text.strip():  # a long id is often folded below its name
-            folded = _HEADER_LINE.match(content, line.end())
-            if folded is None or folded[1] is not None:
-                return True
-            line, text = folded, folded[0]
+        self.counts[name] = count + 1
         return False
+
+
+def _is_empty(content: bytes, line: re.Match[bytes]) -> bool:
+    """Whether a field says nothing, which is as good as missing."""
+    text = line[0].partition(b":")[2]
+    while not text.strip():  # a long id is often folded below its name
+        folded = _HEADER_LINE.match(content, line.end())
+        if folded is None or folded[1] is not None:
+            return True
+        line, text = folded, folded[0]
+    return False
 
 
 def _received(trace: Trace, date: str) -> bytes:

@@ -81,28 +81,25 @@ class Incoming:
         """The next piece from the wire. Raises Disconnect when there is no end to them."""
         self.received += len(piece)
         if self.fault is None:
-            self._store(piece)
+            try:
+                if self.received > self._rules.max_bytes:
+                    raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
+                piece = self._mend(piece)
+                if self._is_stamped:
+                    self._writer.write(piece)
+                else:
+                    self._begin(piece)
+            except Refused as refused:
+                self._refuse(refused)
+            except SpoolError as error:
+                self._refuse(Refused(reply_to(error), str(error)))
         elif self.received > self._rules.endless_bytes:
             raise Disconnect(ENDLESS, f"{self.received} bytes of data and no end")
 
     def end_line(self) -> None:
-        """Complete a last line that came without its CRLF; that CRLF is not counted."""
-        if self.fault is None:
-            self._store(b"\r\n")
-
-    def _store(self, piece: bytes) -> None:
-        try:
-            if self.received > self._rules.max_bytes:
-                raise Refused(TOO_LARGE, f"over {self._rules.max_bytes} bytes")
-            piece = self._mend(piece)
-            if self._is_stamped:
-                self._writer.write(piece)
-            else:
-                self._begin(piece)
-        except Refused as refused:
-            self._refuse(refused)
-        except SpoolError as error:
-            self._refuse(Refused(reply_to(error), str(error)))
+        """Complete a last line that came without its CRLF; that CRLF counts for nothing."""
+        self.received -= 2
+        self.take(b"\r\n")
 
     def finish(self) -> Content:
         """The content, at its real end. Raises Refused, SpoolError."""
@@ -146,7 +143,7 @@ class Incoming:
                 self._note_lines(*_longest_line(piece[at:], self._line_bytes))
                 return
             at = newline + 1
-        if at < end:
+        if piece[-1:] != b"\n" and at < end:
             self._line_bytes = end - max(at, piece.rfind(b"\n", at) + 1)
 
     def _note_lines(self, longest: int, unfinished: int) -> None:

@@ -106,17 +106,14 @@ class Submission:
         if transaction.chunks is not None:
             raise Refused(replies.AMID_CHUNKS)  # RFC 3030 2: DATA and BDAT never mix
         incoming = self._begin(transaction)
-        is_accepted = False
         try:
             self._wire.say_bytes(replies.START_DATA)
             for piece in self._wire.read_data():
                 incoming.take(piece)
-            envelope = self._hand_over(transaction, incoming, incoming.finish)
-            is_accepted = True
+            self._conclude(transaction, incoming, incoming.finish)
         finally:
-            if not is_accepted:
+            if self._transaction is not None:  # it was not accepted
                 incoming.close()
-        self._accepted(transaction, envelope)
 
     def bdat(self, argument: bytes) -> bytes | None:
         """One chunk (RFC 3030 2). Its octets are read whatever becomes of it, and so never taken for commands; after a
@@ -146,7 +143,7 @@ class Submission:
             raise _of_chunk(is_last)(chunks.fault.reply, chunks.fault.why)
         if not is_last:
             return b"250 2.0.0 %d octets received\r\n" % size
-        self._accepted(transaction, self._hand_over(transaction, chunks.incoming, chunks.finish))
+        self._conclude(transaction, chunks.incoming, chunks.finish)
         return None
 
     def forget(self) -> None:
@@ -187,8 +184,9 @@ class Submission:
         except SpoolError as error:
             raise Refused(reply_to(error), str(error)) from None
 
-    def _hand_over(self, transaction: Transaction, incoming: Incoming, finish: Callable[[], Content]) -> Envelope:
-        """The whole message was read: make it durable. Raises MessageRefused."""
+    def _conclude(self, transaction: Transaction, incoming: Incoming, finish: Callable[[], Content]) -> None:
+        """The whole message was read: make it durable and say so; from then on no message is under way. Raises
+        MessageRefused, and Disconnect when the client does not take the 250."""
         try:
             content = finish()
             options = self._options(transaction, incoming.has_long_lines)
@@ -198,9 +196,6 @@ class Submission:
             raise MessageRefused(refused.reply, refused.why) from None
         except SpoolError as error:
             raise MessageRefused(reply_to(error), str(error)) from None
-        return envelope
-
-    def _accepted(self, transaction: Transaction, envelope: Envelope) -> None:
         transaction.reservation.keep()
         self._transaction = None
         try:  # first the reply: someone waits for it
@@ -223,14 +218,9 @@ class Submission:
     def _options(self, transaction: Transaction, has_long_lines: bool) -> Options:
         client, mail = self._client, transaction.mail
         return Options(
-            mail.body,
-            mail.smtputf8,
-            has_long_lines,
-            client=client.peer.address,
-            login=client.login or "",
-            dsn=transaction.dsn,
-            require_tls=mail.require_tls,
-        )
+            mail.body, mail.smtputf8, has_long_lines, False, client.peer.address, client.login or "",
+            transaction.dsn, mail.require_tls,
+        )  # fmt: skip
 
     def _trace(self, transaction: Transaction) -> Trace:
         """What Received will say of the message that begins now, with the id that it goes by from here on."""
