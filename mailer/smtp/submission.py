@@ -196,8 +196,8 @@ class Submission:
             raise MessageRefused(refused.reply, refused.why) from None
         except SpoolError as error:
             raise MessageRefused(reply_to(error), str(error)) from None
-        transaction.reservation.keep()
         self._transaction = None
+        transaction.reservation.keep()
         try:  # first the reply: someone waits for it
             self._wire.say_bytes(b"250 2.0.0 Ok: queued as %b\r\n" % envelope.id.encode())
             self._wire.flush()
