@@ -196,7 +196,7 @@ def _take_apart(message: dns.message.Message, name: str, kind: RdataType, vouche
     chain = message.resolve_chaining()
     # One broken record (a TLSA digest of a wrong length) does not spoil those beside it, unless it is all there is.
     missing = _record_count(message.wire) - sum(map(len, message.answer))
-    if missing > len(message.errors) or (missing and chain.answer is None):
+    if message.errors and (missing > len(message.errors) or (missing and chain.answer is None)):
         raise dns.exception.FormError
     canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
     is_authentic = vouches and bool(message.flags & dns.flags.AD)
@@ -207,6 +207,10 @@ def _take_apart(message: dns.message.Message, name: str, kind: RdataType, vouche
     seconds = min(seconds, MAX_NEGATIVE_SECONDS)
     if rcode == dns.rcode.NXDOMAIN:
         return _Response(Status.NO_SUCH_NAME, (), canonical, seconds, is_authentic, f"{canonical} does not exist")
+    in_authority = {rrset.rdtype for rrset in message.authority}
+    if RdataType.NS in in_authority and RdataType.SOA not in in_authority:
+        # RFC 2308 2.2: not "there is nothing" but "ask those". To take it for the former would return all mail.
+        return _failure(name, f"{name} {kind.name}: the nameserver is no resolver, it refers to others")
     if not _NAME.fullmatch(canonical):
         return _failure(name, f"{name} is an alias of what is no domain name")
     return _Response(Status.NO_DATA, (), canonical, seconds, is_authentic, f"{canonical} has no {kind.name} record")

@@ -114,6 +114,17 @@ def test_what_is_no_domain_name_is_not_asked_for(nameserver: Nameserver, resolve
     assert nameserver.count() == 0
 
 
+def test_a_referral_is_not_taken_for_there_being_nothing(nameserver: Nameserver, resolver: Dns) -> None:
+    def refer(query: dns.message.Message) -> Sequence[bytes]:
+        response = dns.message.make_response(query)
+        response.authority.append(dns.rrset.from_text("test.", 300, "IN", "NS", "ns.test."))
+        return [response.to_wire()]
+
+    nameserver.forge("example.test", refer)
+    said = resolver.mx("example.test")
+    assert (said.status, said.why) == (Status.FAILED, "example.test MX: the nameserver is no resolver, it refers to others")
+
+
 # aliases
 
 
@@ -319,6 +330,11 @@ def test_a_broken_record_does_not_spoil_those_beside_it(nameserver: Nameserver, 
     assert resolver.tlsa("some.test").records == (Tlsa(3, 1, 1, b"\xab" * 32),)
     assert resolver.tlsa("none.test").status is Status.FAILED
     assert resolver.tlsa("short.test").status is Status.FAILED
+
+
+def test_a_record_that_is_there_twice_counts_once(nameserver: Nameserver, resolver: Dns) -> None:
+    nameserver.forge("example.test", lambda query: [answer_of(query, 1, b"\x7f\0\0\2", b"\x7f\0\0\2")])
+    assert resolver.addresses("example.test", socket.AF_INET).records == ("127.0.0.2",)
 
 
 # the cache
