@@ -225,6 +225,12 @@ class BounceConfig:
         "language", "en", Choice(("en", "zh", "both")), "Language of what a report says to people: English, Chinese, or both."
     )
     sender: str = setting("from", "", AddressText(), "Address that stands in a report's From.", "`MAILER-DAEMON@<hostname>`")
+    verp: bool = setting(
+        "verp",
+        False,
+        Flag(),
+        "Name the recipient in the envelope sender (`local+recipient=domain@senderdomain`), one recipient a conversation.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

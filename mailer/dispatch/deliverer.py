@@ -25,6 +25,8 @@ from mailer.dispatch.ways import Ways, WaysNow
 from mailer.events import AttemptEnded, Hub
 from mailer.mail.content import MemoryContent
 from mailer.mail.outcome import Delivery, Reply, Verdict
+from mailer.mail.verp import with_verp
+from mailer.routing import LOCAL
 from mailer.spool.store import ContentLost, Holder, Store
 from mailer.transport.admission import BUSY
 
@@ -223,6 +225,8 @@ class Deliverer:
             tried = step if admission.granted == wanted else Attempt(step.way, step.recipients[: admission.granted])
             deadline = began + setting.config.processing_timeout
             envelope = message.row.envelope
+            if setting.config.bounce.verp and step.way != LOCAL:
+                envelope = with_verp(envelope, tried.recipients)
             verdicts = transport.deliver(Delivery(envelope, tried.recipients, message.render, deadline, watch))
         finally:
             with message.lock:

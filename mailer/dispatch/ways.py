@@ -179,4 +179,7 @@ class WaysNow:
         return opens_at if opens_at > self.now else None
 
     def batch_size(self, way: str) -> int:
-        return 10**9 if way == LOCAL else max(1, self.ways.config.batch_size)
+        if way == LOCAL:
+            return 10**9
+        config = self.ways.config
+        return 1 if config.bounce.verp else max(1, config.batch_size)  # each has a sender of its own

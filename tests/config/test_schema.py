@@ -25,7 +25,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert dataclasses.astuple(config.limits) == (100, 300, 20, 256)
     assert dataclasses.astuple(config.retry) == (3, 1000, 60000, 3600, 432000, 0)
     assert dataclasses.astuple(config.rate_limits) == (False, 500, 2000, 1000, 5000)
-    assert dataclasses.astuple(config.bounce) == (True, 14400, "en", "")
+    assert dataclasses.astuple(config.bounce) == (True, 14400, "en", "", False)
     assert dataclasses.astuple(config.spool) == (7, 30)
     assert dataclasses.astuple(config.logging) == ("info", "text", "", False)
     assert dataclasses.astuple(config.tls) == ("", "", 0)

@@ -238,6 +238,19 @@ def test_a_message_that_no_way_serves_is_warned_of_and_given_up(tmp_path: Path, 
         assert "Status: 4.4.7" in fields_of(failure)
 
 
+def test_with_verp_each_recipient_has_a_sender_that_names_it(tmp_path: Path, upstream: Upstream) -> None:
+    with relay_to(tmp_path, upstream, bounce={"verp": True}) as relay:
+        message_id = relay.send(to=[GOOD, BAD, "x@example.net"])
+        [report] = wait_for_reports(upstream)
+        assert failed_in(report) == {BAD}
+        relay.wait_for_line(f"message.finished id={message_id} delivered=2 failed=1")
+        senders = {m.sender: m.recipients for m in upstream.messages if m.sender}
+        assert senders == {
+            "from+good=example.org@example.com": (GOOD,),
+            "from+x=example.net@example.com": ("x@example.net",),
+        }
+
+
 DEATHS = ["before submit 2", "after submit 2", "before cleared", "after cleared"]
 """Around the end of the round: the report's submission, the second of the run; then the record that ends the message."""
 
