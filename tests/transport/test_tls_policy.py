@@ -82,6 +82,7 @@ class World:
         self.internet.dns.add("mta-sts.a.test", "A", "127.0.0.1")
 
     def dane(self, *records: Tlsa, host: str = HOST) -> None:
+        pytest.importorskip("cryptography")  # not to be had on every interpreter
         self.internet.dns.vouches = True
         self.internet.dns.add(f"_{self.internet.port}._tcp.{host}", "TLSA", *map(text_of, records))
 
@@ -262,6 +263,7 @@ class TestDane:
 
     @pytest.mark.parametrize("trouble", ["SERVFAIL", "REFUSED"])
     def test_a_host_whose_records_cannot_be_had_is_passed_over(self, world: World, trouble: str) -> None:
+        pytest.importorskip("cryptography")
         first, second = world.domain(world.authority.behaviour(), world.authority.behaviour(name="mx2.a.test"))
         world.internet.dns.vouches = True
         world.internet.dns.refuse(f"_{world.internet.port}._tcp.{HOST}", trouble)
