@@ -78,12 +78,15 @@ class Pass:
         route = self._means.routes.find(self._domain)
         if isinstance(route, Verdict):
             return Passed(self._same_for_all(route), self._new())
-        return self._over_servers(route, passed)
+        passed = self._over_servers(route, passed)
+        if self._is_tls_report:
+            passed.conversation.leave()  # no policy bound it, so nobody else's mail may go over it
+        return passed
 
     def _over_servers(self, route: Route, passed: Passed | None) -> Passed:
         """The servers in their order. ``passed``: over the kept connection, whose server is not asked again."""
         manners = self._meet(route.hosts[0].name)
-        policy = self._means.policies.of(route, self._delivery.envelope.options.require_tls, Policy(manners.tls))
+        policy = self._policy(route, Policy(manners.tls))
         asked = server_of(passed.conversation) if passed is not None else ""
         to_ask = [host for host in route.hosts if host.name != asked]
         while to_ask and (passed is None or (_goes_on(passed.outcome) and time.monotonic() < self._delivery.deadline)):
@@ -92,6 +95,18 @@ class Pass:
                 self._delivery.watch.dialing()
             passed = self._try(to_ask.pop(0), policy)
         return passed or Passed(self._same_for_all(_NO_SERVER), self._new())
+
+    def _policy(self, route: Route, wanted: Policy) -> DomainPolicy:
+        policies = self._means.policies
+        if self._is_tls_report:
+            return policies.of_report(route)
+        return policies.of(route, self._delivery.envelope.options.require_tls, wanted)
+
+    @property
+    def _is_tls_report(self) -> bool:
+        """Our reports to senders come from nobody; one that names a sender is a report about TLS."""
+        envelope = self._delivery.envelope
+        return envelope.options.is_report and bool(envelope.sender)
 
     def _leave(self, passed: Passed) -> None:
         """Go on to the next server, and say why."""

@@ -94,6 +94,10 @@ class Policies:
             self.tally.failure(PolicyName(route.domain, "sts"), Detail(found.failure, reason=found.why))
         return DomainPolicy(self, route, least, found.policy)
 
+    def of_report(self, route: Route) -> DomainPolicy:
+        """For a report about TLS: it is delivered despite what it tells of, and its session is not told of (RFC 8460 3)."""
+        return DomainPolicy(self, route, Level.OPPORTUNISTIC, None, is_report=True)
+
     @property
     def skips_verify(self) -> bool:
         return self._settings.skips_verify
@@ -133,12 +137,16 @@ class Policies:
 
 
 class DomainPolicy:
-    """What holds for one domain, for one delivery. ``least``: what the user or the message asks for; ``sts``: the domain."""
+    """What holds for one domain, for one delivery. ``least``: what the user or the message asks for; ``sts``: the domain.
+    ``is_report``: no policy binds it, and nothing is counted."""
 
-    def __init__(self, policies: Policies, route: Route, least: Level, sts: StsPolicy | None) -> None:
+    def __init__(
+        self, policies: Policies, route: Route, least: Level, sts: StsPolicy | None, is_report: bool = False
+    ) -> None:
         self._policies = policies
         self._route = route
         self._least = least
+        self._is_report = is_report
         self._sts = sts if sts is not None and sts.mode is not Mode.NONE else None
 
     def __repr__(self) -> str:
@@ -147,7 +155,7 @@ class DomainPolicy:
     def of_host(self, host: MailHost, host_is_authentic: bool) -> HostPolicy | Reply:
         """What holds for one of its hosts; a Reply where the host must not be used. May ask DNS."""
         least = self._least
-        if least is Level.CLEAR:
+        if least is Level.CLEAR or self._is_report:
             return self._session(host, least, least)
         is_name = parse_ip(host.name) is None
         if self._route.is_authentic and host_is_authentic and is_name and tlsa.is_available():
@@ -194,7 +202,8 @@ class DomainPolicy:
         if policies.skips_verify:
             level, least = min(level, Level.ENCRYPTED), min(least, Level.ENCRYPTED)
         name = name or PolicyName(self._route.domain)
-        return HostPolicy(host.name, level, least, policies.trust, policies.tally, name, why=why)
+        tally = None if self._is_report else policies.tally
+        return HostPolicy(host.name, level, least, policies.trust, tally, name, why=why)
 
     def _count(self, name: PolicyName, result: Result, host: MailHost, why: str) -> None:
         self._policies.tally.failure(name, Detail(result, host.name, reason=why))

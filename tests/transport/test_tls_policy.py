@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mailer.config.schema import DomainConfig
+from mailer.config.schema import DomainConfig, TlsReportsConfig
 from mailer.events import Hub
 from mailer.mail.envelope import Options
 from mailer.mail.outcome import Stage, Verdict
 from mailer.transport.direct import DirectDelivery, Surroundings
 from mailer.transport.dns import Tlsa
+from mailer.transport.tlsrpt import day_of
 from tests.support.certificates import Certificate, issue, make_ca
 from tests.support.dane import text_of, tlsa_of
 from tests.support.internet import Internet
@@ -59,6 +61,7 @@ class World:
     def start(self, tls: str = "", **settings: object) -> DirectDelivery:
         entry = (DomainConfig(domain="*", tls=tls),) if tls else ()
         config = replace(config_for(self.internet, *entry, **settings), data_dir=self._folder)
+        config = replace(config, tls_reports=TlsReportsConfig(enabled=True))
         surroundings = Surroundings(trust_store=lambda: self.authority.ca.cert_file, https_port=self.web.port)
         self.direct = DirectDelivery(config, Hub(), surroundings)
         return self.direct
@@ -66,6 +69,14 @@ class World:
     def deliver(self, require_tls: bool = False) -> Verdict:
         direct = self.direct or self.start()
         return send(direct, delivery=delivery_to("b@a.test", options=Options(require_tls=require_tls)))[0]
+
+    def counted(self) -> dict[str, tuple[int, list[str]]]:
+        """Successes and the kinds of failure of a.test, by kind of policy."""
+        assert self.direct is not None
+        tally = self.direct.policies.tally
+        [day] = {day for day, _ in tally.domains_before(day_of(time.time()) + 1)}
+        counts = tally.of(day, "a.test").items()
+        return {name.kind: (of.successes, sorted(detail.result.value for detail in of.details)) for name, of in counts}
 
     def domain(self, *behaviours: Behaviour) -> list[Upstream]:
         """a.test with servers mx1, mx2 … that behave so."""
@@ -222,6 +233,14 @@ class TestMtaSts:
         world.sts("testing", "mx9.a.test" if fault == "not named" else HOST)
         assert world.deliver().is_delivered
         assert server.wait_for(1)[0].tls is (fault != "no STARTTLS")
+        failures = {
+            "unknown authority": "certificate-not-trusted",
+            "wrong name": "certificate-host-mismatch",
+            "expired": "certificate-expired",
+            "no STARTTLS": "starttls-not-supported",
+            "not named": "validation-failure",
+        }
+        assert world.counted()["sts"] == (0, [failures[fault]])
 
     def test_a_policy_of_none_asks_nothing(self, world: World) -> None:
         [server] = world.domain(world.authority.behaviour("wrong name"))
@@ -311,6 +330,66 @@ class TestDane:
         world.start()
         assert refused_for_tls(world.deliver())
         assert signed.messages == []
+
+
+class TestWhatIsCounted:
+    """RFC 8460 4.3: every session once, under the policy that it was held to."""
+
+    def test_without_a_policy(self, world: World) -> None:
+        world.domain(world.authority.behaviour("expired"))
+        world.deliver()
+        assert world.counted() == {"no-policy-found": (1, [])}
+
+    def test_clear_text(self, world: World) -> None:
+        world.domain(Behaviour())
+        world.deliver()
+        assert world.counted() == {"no-policy-found": (0, ["starttls-not-supported"])}
+
+    def test_an_enforced_policy(self, world: World) -> None:
+        world.domain(world.authority.behaviour("wrong name"), world.authority.behaviour(name="mx2.a.test"))
+        world.sts("enforce")
+        assert world.deliver().is_delivered
+        assert world.counted() == {"sts": (1, ["certificate-host-mismatch"])}
+
+    def test_a_policy_that_cannot_be_fetched(self, world: World) -> None:
+        world.domain(world.authority.behaviour())
+        world.sts("enforce")
+        world.web.answer = lambda _request: page("", "404 Not Found")
+        assert world.deliver().is_delivered
+        assert world.counted() == {"sts": (0, ["sts-policy-fetch-error"]), "no-policy-found": (1, [])}
+
+    def test_dane(self, world: World) -> None:
+        world.domain(world.authority.behaviour("expired"), world.authority.behaviour(name="mx2.a.test"))
+        record = tlsa_of(world.authority.certificate(name="mx2.a.test"))
+        world.dane(record)
+        world.dane(record, host="mx2.a.test")
+        assert world.deliver().is_delivered
+        assert world.counted() == {"tlsa": (1, ["certificate-not-trusted"])}
+
+    def test_records_that_cannot_be_had_and_records_of_no_use(self, world: World) -> None:
+        world.domain(world.authority.behaviour(), world.authority.behaviour(name="mx2.a.test"))
+        world.dane(Tlsa(0, 0, 1, b"x" * 32), host="mx2.a.test")
+        world.internet.dns.refuse(f"_{world.internet.port}._tcp.{HOST}")
+        assert world.deliver().is_delivered
+        assert world.counted() == {"tlsa": (0, ["dnssec-invalid", "tlsa-invalid"]), "no-policy-found": (1, [])}
+
+    def test_a_report_about_tls_goes_despite_its_failures_and_is_not_counted(self, world: World) -> None:
+        """RFC 8460 3: else nobody would hear of a certificate that has expired."""
+        [server] = world.domain(world.authority.behaviour("expired"))
+        world.sts("enforce")
+        world.dane(tlsa_of(world.authority.certificate()))
+        delivery = delivery_to("b@a.test", sender="tls-reports@mailer.test", options=Options(is_report=True))
+        direct = world.start()
+        assert send(direct, delivery=delivery)[0].is_delivered
+        assert server.wait_for(1)[0].tls
+        assert direct.policies.tally.domains_before(day_of(time.time()) + 1) == []
+        assert refused_for_tls(world.deliver()), "and its connection is not kept for others"
+
+    def test_a_report_to_a_sender_is_bound_like_any_mail(self, world: World) -> None:
+        world.domain(world.authority.behaviour("expired"))
+        world.sts("enforce")
+        delivery = delivery_to("b@a.test", sender="", options=Options(is_report=True))
+        assert refused_for_tls(send(world.start(), delivery=delivery)[0])
 
 
 class TestRequireTls:
