@@ -14,7 +14,7 @@ from mailer.mail.render import make_render
 from mailer.signing.signer import Signers
 from tests.signing.corpus import messages
 from tests.signing.keyring import Keyring
-from tests.signing.verifiers import Passed, dkimpy_passes, opendkim_passes, perl_passes
+from tests.signing.verifiers import Passed, dkimpy_passes, opendkim_passes, perl_passes, require
 from tests.support.nameserver import Nameserver
 from tests.support.relay import Relay
 from tests.support.upstream import Behaviour, Upstream
@@ -27,6 +27,11 @@ FORMS: Mapping[str, tuple[frozenset[str], Address | None]] = {
     "7bit-other-from": (frozenset(), SHOP),
 }
 LARGE_BYTES = 256 * 1024
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _verifiers() -> None:
+    require()
 
 
 @pytest.fixture(scope="module", params=FORMS)
