@@ -92,11 +92,14 @@ class StsCache:
         announced = id_of(answer.records) if answer.status is Status.FOUND else ""
         if not announced or (held is not None and kept.policy is not None and held.id == announced):
             return kept  # RFC 8461 5.1: without an announcement, what is still valid holds
-        return self._fetched(domain, announced, kept)
+        return self._fetched(domain, announced, held, kept)
 
-    def _fetched(self, domain: str, announced: str, kept: Found) -> Found:
-        """What is announced, fetched by this thread or another; else what is kept, with the reason."""
+    def _fetched(self, domain: str, announced: str, seen: Held | None, kept: Found) -> Found:
+        """What is announced, fetched by this thread or another; else what is kept, with the reason. ``seen``: what was held
+        when this thread looked."""
         with self._changed:
+            if self._held.get(domain) is not seen:
+                return self._known(domain, kept)  # somebody has fetched since
             if domain in self._fetching:
                 if kept.policy is None:
                     self._changed.wait_for(lambda: domain not in self._fetching, WAIT_SECONDS)
@@ -173,7 +176,7 @@ class StsCache:
             with self._changed:
                 held = self._held.get(domain)
             if held is not None:
-                self._fetched(domain, id_of(answer.records) or held.id, Found(held.policy))
+                self._fetched(domain, id_of(answer.records) or held.id, held, Found(held.policy))
         self._sweep()
         return STEP_SECONDS
 
