@@ -156,11 +156,11 @@ class Ledger:
 
     def wait(self, message: Message, due_at: float, lane: str, now: float, waits_for: Sequence[str] = ()) -> None:
         """The message comes back at ``due_at``, to go on with the round."""
-        row, tried = message.row, message.round.has_tried
-        is_begun = tried or bool(message.round.to_report)
+        row = message.row
+        is_begun = message.round.has_tried or bool(message.round.to_report)
         record = Record(
             message.id,
-            State.RETRYING if tried else row.state,
+            State.RETRYING if is_begun else row.state,
             due_at,
             recipients=message.news,
             rounds=row.rounds,

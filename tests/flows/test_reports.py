@@ -13,8 +13,8 @@ from typing import Any
 import flufl.bounce
 import pytest
 
-from tests.support.relay import FAST_RETRIES, Relay, eventually
-from tests.support.upstream import Stall, Transaction, Upstream
+from tests.support.relay import FAST_RETRIES, Relay, eventually, submit
+from tests.support.upstream import EXTENSIONS, Behaviour, Stall, Transaction, Upstream
 
 SENDER = "from@example.com"
 GOOD, BAD, LATER = (f"{name}@example.org" for name in ("good", "bad", "later"))
@@ -86,7 +86,7 @@ def finished_without_report(relay: Relay, upstream: Upstream, message_id: str) -
 
 
 def test_a_refused_recipient_is_reported_at_once_while_the_others_were_delivered(tmp_path: Path, upstream: Upstream) -> None:
-    with relay_to(tmp_path, upstream) as relay:
+    with relay_to(tmp_path, upstream, processes=2) as relay:
         message_id = relay.send(to=[GOOD, BAD])
         [report] = wait_for_reports(upstream)
         assert failed_in(report) == {BAD}
@@ -164,6 +164,16 @@ def test_success_is_told_of_where_the_next_server_does_not_tell(tmp_path: Path, 
         assert "Original-Recipient: rfc822; first@example.net" in fields
         assert "Original-Envelope-Id: mine" in fields
         assert "x@example.org" not in fields
+
+
+def test_success_is_left_to_a_server_that_takes_the_wish_over_and_failure_is_not(tmp_path: Path) -> None:
+    with Upstream(Behaviour(extensions=(*EXTENSIONS, "DSN"))) as upstream, relay_to(tmp_path, upstream) as relay:
+        upstream.on("rcpt", lambda argument: REFUSALS[BAD] if argument.startswith(BAD) else None)
+        message_id = send_asking(relay, (GOOD, "NOTIFY=SUCCESS,FAILURE"), (BAD, "NOTIFY=SUCCESS,FAILURE"))
+        [report] = wait_for_reports(upstream)
+        assert failed_in(report) == {BAD}
+        relay.wait_for_line(f"message.finished id={message_id} delivered=1 failed=1")
+        assert relay.output.count("report.stored") == 1
 
 
 def test_success_in_local_files_is_told_of_as_delivery_and_the_report_is_a_file_too(tmp_path: Path) -> None:
@@ -270,3 +280,25 @@ def test_a_crash_around_the_end_of_the_round_loses_no_report_and_repeats_none(
         eventually(lambda: nothing_is_left(relay) and bool(reports_of(upstream)), "the end of every message")
         assert relay.output.count("report.stored") <= 1
         assert [failed_in(report) for report in wait_for_reports(upstream)] == [{BAD}]
+
+
+def test_crashes_under_load_lose_no_report_and_make_none_a_second_time(tmp_path: Path, upstream: Upstream) -> None:
+    refusals = {**FAST_RETRIES, "attemptsPerProvider": 1, "failedRetryInterval": 1}
+    with relay_to(tmp_path, upstream, retry=refusals) as relay:
+        sent: set[str] = set()
+        for _ in range(4):
+            with relay.connect() as client:
+                sent |= {submit(client, to=[GOOD, BAD, f"user{n}@example.org"]) for n in range(25)}
+            relay.kill()  # somewhere in the middle of attempts, reports and ends
+            relay.start()
+        eventually(lambda: nothing_is_left(relay) and len(told_of(upstream)) >= len(sent), "the reports")
+        assert relay.terminate() == 0
+        told = told_of(upstream)
+        assert {of for of, _ in told} == sent
+        assert len(told) == len(sent), "a report was made twice"
+
+
+def told_of(upstream: Upstream) -> set[tuple[str, str]]:
+    """The ids of messages, each with that of a report on it. A report that was delivered twice, as any mail may be, is one."""
+    messages = [email.message_from_bytes(report.data) for report in reports_of(upstream)]
+    return {(str(m["In-Reply-To"])[1:].partition("@")[0], str(m["Message-ID"])) for m in messages}
