@@ -98,7 +98,8 @@ class StsCache:
         """What is announced, fetched by this thread or another; else what is kept, with the reason. ``seen``: what was held
         when this thread looked."""
         with self._changed:
-            if self._held.get(domain) is not seen:
+            held = self._held.get(domain)
+            if held is not None and held is not seen:
                 return self._known(domain, kept)  # somebody has fetched since
             if domain in self._fetching:
                 if kept.policy is None:
