@@ -19,7 +19,7 @@ from mailer.transport.admission import BUSY, ONE, Admission, Gate
 from mailer.transport.breaker import PROBING
 from mailer.transport.manners import BUSY_SECONDS, Book, Manners, Site
 from mailer.transport.mx import RouteFinder
-from mailer.transport.mx_pass import Pass, is_ours, says_slow_down
+from mailer.transport.mx_pass import Pass, Shunned, is_ours, says_slow_down
 from mailer.transport.pool import Pool
 from mailer.transport.tls_policy import Policies
 from mailer.transport.transaction import Outcome
@@ -63,6 +63,7 @@ class Destination:
         self._gate = Gate(self.name, means.hub, "direct")
         self._gate.on_closed = self._tell_closed
         self._pool = Pool(0, IDLE_SECONDS)
+        self._shunned = Shunned()
         self.used_at = means.clock()  # written without a lock: any of the last is right
         self._lock = threading.Lock()  # guards all below
         self._manners = means.book.manners(domain)
@@ -152,14 +153,15 @@ class Destination:
         # RFC 8689: REQUIRETLS is about the whole conversation, so one that was begun without it does not serve.
         _, kept = self._pool.claim(may_reuse=not delivery.envelope.options.require_tls)
         try:
-            outcome, conversation = Pass(self.domain, means, delivery, self._meet).run(kept)
+            outcome, conversation = Pass(self.domain, means, delivery, self._meet, self._shunned).run(kept)
             now = means.clock()
             if self.means is not means:
                 conversation.leave()  # what was opened under another configuration may be less than this one asks for
             self._pool.end(conversation, now)  # before the place is free: whoever takes it may find this connection
         finally:
             self._leave()
-        delivered = self._note(outcome, now)
+        asks_more = delivery.envelope.options.require_tls and outcome.stage is Stage.TLS
+        delivered = self._note(outcome, now, is_ours(outcome) or asks_more)
         if self._pool.has_idle:
             means.kept(self)
         log.info(
@@ -173,16 +175,17 @@ class Destination:
 
     # what an attempt means for the next ones
 
-    def _note(self, outcome: Outcome, now: float) -> int:
-        """Draw the conclusions. Returns how many recipients were delivered to."""
-        delivered, delay = 0, 0.0
-        has_too_many = False
+    def _note(self, outcome: Outcome, now: float, says_nothing: bool) -> int:
+        """Draw the conclusions; none where the fault is ours, or the message asks more of the servers than others do.
+        Returns how many recipients were delivered to."""
+        delivered = too_many = 0
+        delay = 0.0
         for verdict in outcome.verdicts.values():
             delivered += verdict.is_delivered
             if verdict.stage is not Stage.RCPT:
                 delay = max(delay, verdict.closed_for_seconds or 0.0)
-            has_too_many = has_too_many or verdict.reply.enhanced == _TOO_MANY_RECIPIENTS
-        if is_ours(outcome):
+            too_many += verdict.reply.enhanced == _TOO_MANY_RECIPIENTS
+        if says_nothing:
             self._gate.breaker.release(now)  # if it was the probe, it decided nothing
             return delivered
         is_bad = outcome.is_fault or says_slow_down(outcome)
@@ -192,7 +195,7 @@ class Destination:
             self._gate.success()
         elif self._gate.fault(now, outcome.reply):
             self._pool.flush()  # opened before the trouble: the probe shall not be judged by it
-        self._resize(is_bad, delivered if has_too_many else 0)
+        self._resize(is_bad, len(outcome.verdicts) - too_many if too_many else 0)
         return delivered
 
     def _resize(self, is_bad: bool, taken: int) -> None:

@@ -1,13 +1,15 @@
 """One pass over the mail servers of a domain (RFC 5321 5.1): the next where one cannot be had, until one answers.
 
-No threads, no locks: a pass lives within one call. It never raises for what DNS or a server says or does.
+A pass lives within one call and has no lock; ``Shunned``, which all passes of a domain share, has one. No lock is held while
+a server is talked to. Never raises for what DNS or a server says or does.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from mailer.mail.outcome import Delivery, Reply, Stage, Verdict
@@ -25,6 +27,7 @@ CONNECT_SECONDS = 30.0  # for all addresses of one server; what does not answer 
 SET_UP_SECONDS = 60.0
 """For each step up to MAIL. RFC 5321 4.5.3.2.1 would give a greeting 5 minutes; but there is a next server to go to."""
 ANSWER_SECONDS = 300.0  # for each step from MAIL on (RFC 5321 4.5.3.2.2, .3 and .5); ``processingTimeout`` bounds them all
+SHUN_SECONDS = 300.0  # as long as a breaker stays open at most
 
 _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.EHLO})
 _OF_THE_DOMAIN = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
@@ -54,14 +57,43 @@ class Passed(NamedTuple):
     conversation: Conversation
 
 
+class Shunned:
+    """The servers of one domain that could not be reached of late: they are asked last, since one that swallows packets costs
+    every message the half minute of ``CONNECT_SECONDS``. At most those of one route."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _until
+        self._until: dict[str, float] = {}  # by server: monotonic
+
+    def __repr__(self) -> str:
+        return f"Shunned({sorted(self._until)})"
+
+    def last(self, hosts: Sequence[MailHost]) -> list[MailHost]:
+        """The same hosts in the order to ask, those shunned behind the others."""
+        now = time.monotonic()
+        with self._lock:
+            self._until = {host.name: self._until[host.name] for host in hosts if self._until.get(host.name, now) > now}
+            return sorted(hosts, key=lambda host: host.name in self._until)
+
+    def note(self, server: str, was_reached: bool) -> None:
+        with self._lock:
+            if was_reached:
+                self._until.pop(server, None)
+            else:
+                self._until[server] = time.monotonic() + SHUN_SECONDS
+
+
 class Pass:
     """``meet(server)`` is told the domain's first server, and says how to treat it."""
 
-    def __init__(self, domain: str, means: Means, delivery: Delivery, meet: Callable[[str], Manners]) -> None:
+    def __init__(
+        self, domain: str, means: Means, delivery: Delivery, meet: Callable[[str], Manners], shunned: Shunned
+    ) -> None:
         self._domain = domain
         self._means = means
         self._delivery = delivery
         self._meet = meet
+        self._shunned = shunned
 
     def __repr__(self) -> str:
         return f"Pass({self._domain}, {self._delivery.envelope.id})"
@@ -88,7 +120,7 @@ class Pass:
         manners = self._meet(route.hosts[0].name)
         policy = self._policy(route, Policy(manners.tls))
         asked = server_of(passed.conversation) if passed is not None else ""
-        to_ask = [host for host in route.hosts if host.name != asked]
+        to_ask = self._shunned.last([host for host in route.hosts if host.name != asked])
         while to_ask and (passed is None or (_goes_on(passed.outcome) and time.monotonic() < self._delivery.deadline)):
             if passed is not None:
                 self._leave(passed)
@@ -131,7 +163,9 @@ class Pass:
             self._open(conversation, host, found, security)
         except FOREIGN as error:
             conversation.close()
+            self._shunned.note(host.name, conversation.stage is not Stage.CONNECT)
             return Passed(failed(self._delivery.recipients, conversation.stage, error), conversation)
+        self._shunned.note(host.name, True)
         return self._over(conversation)
 
     def _open(self, conversation: Conversation, host: MailHost, found: HostAddresses, security: HostPolicy) -> None:

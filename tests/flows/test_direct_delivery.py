@@ -149,6 +149,28 @@ def test_a_domain_that_stalls_does_not_hold_up_others(internet: Internet, tmp_pa
         relay.wait_for_line(f"message.finished id={message_id} delivered=7 failed=0")
 
 
+def test_a_server_that_takes_few_recipients_at_a_time_gets_them_in_turns(internet: Internet, tmp_path: Path) -> None:
+    [server] = internet.domain("a.test")
+    taken: list[str] = []
+
+    def begin(_sender: str) -> None:
+        taken.clear()
+
+    def take(recipient: str) -> str | None:
+        taken.append(recipient)
+        return "452 4.5.3 too many recipients" if len(taken) > 4 else None
+
+    server.on("mail", begin)
+    server.on("rcpt", take)
+    people = [f"r{number}@a.test" for number in range(30)]
+    with relay_to(internet, tmp_path, batchSize=30) as relay:
+        message_id = relay.send("to many", people)
+        relay.wait_for_line(f"message.finished id={message_id} delivered=30 failed=0")
+        assert "message.parked" not in relay.output
+    assert sorted(recipient for message in server.messages for recipient in message.recipients) == sorted(people)
+    assert len(server.messages) == 8
+
+
 def test_a_hoster_whose_connections_are_all_in_use_is_waited_for(internet: Internet, tmp_path: Path, first: Upstream) -> None:
     """That is no reason for the next way: it would be over the provider that mail went whenever there is much of it."""
     hoster = internet.server("mx.hoster.test")

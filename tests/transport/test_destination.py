@@ -10,6 +10,7 @@ import pytest
 from mailer.config.schema import DomainConfig
 from mailer.events import BreakerChanged, Event, Hub
 from mailer.mail.envelope import Options
+from mailer.mail.outcome import Stage
 from mailer.transport.admission import Admission
 from mailer.transport.breaker import FAULTS_TO_OPEN, FIRST_OPEN_SECONDS
 from mailer.transport.destination import FIRST_CONVERSATIONS, IDLE_SECONDS
@@ -177,6 +178,17 @@ class TestBreaker:
             send(direct, "b@a.test", now=clock())
         direct.close_all_breakers()
         assert direct.open_at("a.test", clock()) == clock()
+
+
+    def test_a_message_that_asks_more_of_tls_than_others_says_nothing_about_the_domain(self, internet: Internet) -> None:
+        internet.domain("a.test")
+        direct = direct_over(internet)
+        for _ in range(FAULTS_TO_OPEN + 1):
+            verdicts = send(direct, delivery=delivery_to("b@a.test", options=Options(require_tls=True)))
+            assert verdicts[0].stage is Stage.TLS
+        assert direct.limit_of("a.test") == FIRST_CONVERSATIONS
+        assert send(direct, "b@a.test")[0].is_delivered
+        direct.close()
 
 
 class TestNamedDelay:

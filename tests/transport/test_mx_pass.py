@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mailer.config.schema import DomainConfig
 from mailer.mail.outcome import Reply, Stage
 from tests.support.internet import Internet
 from tests.support.upstream import EXTENSIONS, Answer, Behaviour, Disconnect, Stall
@@ -221,6 +222,29 @@ def test_the_order_of_servers_is_that_of_their_preference(internet: Internet) ->
         server.on("connect", Disconnect())
     assert send(direct_over(internet), "b@a.test")[0].is_delivered
     assert [server.connections for server in servers] == [1, 1, 1, 1]
+
+
+def test_a_server_that_could_not_be_reached_is_asked_last_from_then_on(internet: Internet) -> None:
+    internet.dead("a.test")
+    second = internet.server("mx2.a.test")
+    internet.dns.add("a.test", "MX", "20 mx2.a.test")
+    direct = direct_over(internet, DomainConfig(domain="a.test", messages_per_connection=1))
+    watch = Noting()
+    for _ in range(3):
+        assert send(direct, delivery=delivery_to("b@a.test")._replace(watch=watch))[0].is_delivered
+    assert second.connections == 3
+    assert watch.asked == ["dialing", "dialing", "begin"] + 2 * ["dialing", "begin"]
+
+
+def test_a_server_that_is_shunned_is_still_asked_when_the_others_fail(internet: Internet) -> None:
+    first, second = internet.domain("a.test", 2)
+    first.on("connect", "450 4.3.2 not now", None)
+    direct = direct_over(internet, DomainConfig(domain="a.test", messages_per_connection=1))
+    send(direct, "b@a.test")
+    second.on("connect", Disconnect())
+    assert send(direct, "b@a.test")[0].is_delivered
+    send(direct, "b@a.test")
+    assert [first.connections, second.connections] == [3, 2], "reached once, it is the first again"
 
 
 def test_a_peer_without_pipelining_is_served_as_well(internet: Internet) -> None:
