@@ -1,17 +1,20 @@
 """Owns the checks of a configuration in effect that need more than one setting, or a look at a file.
 
-No state, no threads; reads the certificate files. Every fault goes to ``Notes`` under the key that must change.
+No state, no threads; reads the certificate files, and looks for the certificate store that ``SSL_CERT_FILE`` may name. Every
+fault goes to ``Notes`` under the key that must change.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import ssl
 
 from mailer.config.effective import is_reachable_from_outside
-from mailer.config.problems import Notes, shown_path
+from mailer.config.problems import ConfigError, Notes, shown_path
 from mailer.config.provider import is_loopback
 from mailer.config.schema import Config, DkimConfig, OAuth2Config, ProviderConfig, TlsConfig
+from mailer.config.trust import find_trust_store
 from mailer.mail.outcome import DIRECT_PREFIX
 
 MAX_SIGNING_DOMAIN_CHARS = 67
@@ -65,6 +68,11 @@ def _check_direct(config: Config, notes: Notes) -> None:
     if direct.insecure_skip_verify:
         asks = "DANE, MTA-STS and tls: \"verified\" check none, and mail that needs verified TLS is not delivered"
         notes.warning("directDelivery.insecureSkipVerify", f"any certificate is accepted: {asks}")
+    try:
+        find_trust_store(os.environ)
+    except ConfigError as error:
+        gets = "domains that ask for a verified certificate (MTA-STS) get no mail"
+        notes.warning("directDelivery.enabled", f"{gets}: {error.problems[0]}")
     if importlib.util.find_spec("cryptography") is None:
         notes.warning("directDelivery.enabled", "DANE is off: it needs cryptography (pip install -r requirements-dkim.txt)")
 

@@ -63,6 +63,15 @@ def test_accepting_any_certificate_is_said_at_each_start() -> None:
     assert not any("any cert" in w for w in loaded('{"directDelivery": {"enabled": true}}').warnings)
 
 
+def test_without_a_certificate_store_direct_delivery_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
+    direct = '{"directDelivery": {"enabled": true}}'
+    [warning] = [warning for warning in loaded(direct).warnings if "MTA-STS" in warning]
+    assert 'SSL_CERT_FILE: there is no file "/nonexistent/ca.pem"' in warning
+    monkeypatch.setenv("SSL_CERT_FILE", __file__)  # any file that is there: it is not read before it is needed
+    assert not any("(MTA-STS)" in warning for warning in loaded(direct).warnings)
+
+
 def test_without_cryptography_dane_is_off_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "cryptography" else find(name, *rest))
