@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -26,6 +26,7 @@ from mailer.front.keeper import Front
 from mailer.observe.metrics import Metrics, Sources
 from mailer.policy.limits import RateLimiter
 from mailer.service import Service
+from mailer.signing.hands import Hands
 from mailer.signing.signer import Signers
 from mailer.smtp.server import SmtpServer
 from mailer.spool.archive import Archive
@@ -75,6 +76,7 @@ class App:
         front: Front | None = None,
     ) -> None:
         self._config = config
+        self.processors: Collection[int] = ()  # for signatures, where all other threads share one; set before the start
         self._listeners = listeners
         self._front = front
         self._lines_dropped = lines_dropped
@@ -234,7 +236,9 @@ def _build(
 ) -> _Parts:
     """Make every part; only the spool and what lies under it take hold of anything outside."""
     hub = Hub()
-    signers = Signers(config.dkim)  # before the spool: without a key that is asked for there is nothing to start
+    # Before the spool: without a key that is asked for there is nothing to start.
+    signers = Signers(config.dkim, hands=Hands(app.processors))
+    stack.callback(signers.close)
     spool = SqliteSpool.open(config.data_dir)
     failed = FailedStore(config.data_dir)
     archive = Archive(config.data_dir, config.security.archive_days)

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as at_exit:
         try:
             serving = _Serving(arguments, loaded, listeners, front, at_exit)
-            serving.start()
+            serving.start(() if chosen is None else processors)
         except (MailerError, OSError) as fault:
             if loaded.config.logging.file:  # else the log is what the next line is read beside
                 log.critical("start.failed error=%r", str(fault))
@@ -143,8 +143,9 @@ class _Serving:
             at_exit.callback(front.end)
             front.on_lost = self._note_lost_front
 
-    def start(self) -> None:
-        """Serve. Raises MailerError or OSError when that cannot be."""
+    def start(self, processors: Collection[int]) -> None:
+        """Serve; signatures are made on any of ``processors``. Raises MailerError or OSError when that cannot be."""
+        self._app.processors = processors
         self._signals.install(signal.SIGHUP)  # one that arrives early must not end us
         threading.excepthook = _log_thread_death
         log.info("start version=%s pid=%d python=%r", __version__, process.main_pid(), interpreter())
