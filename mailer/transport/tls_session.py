@@ -62,7 +62,8 @@ class HostPolicy:
             self._start(conversation)
         except FOREIGN as error:
             self._count_failure(error, ends)
-            if self.least > Level.OPPORTUNISTIC:
+            is_only_tested = self.least < self.level and not isinstance(error, _NotOffered)
+            if self.least > Level.OPPORTUNISTIC and not is_only_tested:
                 raise self._explained(error) from error
             log.info("tls.fallback host=%s policy=%s reply=%r", self.host, self.name.kind, str(reply_for(error)))
             if isinstance(error, _NotOffered):
@@ -70,7 +71,7 @@ class HostPolicy:
             # RFC 3207 4.1 leaves the connection in doubt, so the next try has one of its own.
             conversation.close()
             reconnect()
-            if self.least < self.level and isinstance(error, ssl.SSLCertVerificationError):
+            if is_only_tested:
                 replace(self, level=self.least, tally=None).secure(conversation, reconnect)
             return
         if self.tally is not None:

@@ -242,6 +242,24 @@ class TestMtaSts:
         }
         assert world.counted()["sts"] == (0, [failures[fault]])
 
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_tested_what_the_user_asks_for_still_holds(self, world: World, fault: str) -> None:
+        plain, server = world.domain(Behaviour(), world.authority.behaviour(fault, "mx2.a.test"))
+        world.sts("testing")
+        world.start("required")
+        assert world.deliver().is_delivered
+        assert (plain.messages, server.wait_for(1)[0].tls) == ([], True)
+
+    def test_tested_without_a_trust_store_mail_still_goes_over_tls(self, world: World, tmp_path: Path) -> None:
+        [server] = world.domain(world.authority.behaviour())
+        world.sts("testing")
+        assert world.deliver().is_delivered
+        gone = Surroundings(trust_store=lambda: tmp_path / "missing.pem", https_port=world.web.port)
+        config = replace(config_for(world.internet), data_dir=tmp_path)  # where the policy was kept
+        world.direct = DirectDelivery(config, Hub(), gone)
+        assert world.deliver().is_delivered
+        assert [message.tls for message in server.wait_for(2)] == [True, True]
+
     def test_a_policy_of_none_asks_nothing(self, world: World) -> None:
         [server] = world.domain(world.authority.behaviour("wrong name"))
         world.sts("none")
