@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import email
+import re
 import smtplib
 from collections.abc import Iterator
 from email.message import Message
@@ -13,6 +14,7 @@ from typing import Any
 import flufl.bounce
 import pytest
 
+from tests.support.internet import Internet
 from tests.support.relay import FAST_RETRIES, Relay, eventually, submit
 from tests.support.upstream import EXTENSIONS, Behaviour, Stall, Transaction, Upstream
 
@@ -259,6 +261,25 @@ def test_with_verp_each_recipient_has_a_sender_that_names_it(tmp_path: Path, ups
             "from+good=example.org@example.com": (GOOD,),
             "from+x=example.net@example.com": ("x@example.net",),
         }
+
+
+def test_one_report_tells_of_all_domains_that_refused_in_a_round_and_goes_to_the_senders_own_server(tmp_path: Path) -> None:
+    with Internet() as internet:
+        [good], [mixed], [home] = (internet.domain(f"{name}.test") for name in ("good", "mixed", "home"))
+        internet.dns.add("null.test", "MX", "0 .")
+        mixed.on("rcpt", {"gone@mixed.test": "550 5.1.1 no such user"})
+        direct = {"enabled": True, "port": internet.port, "allowPrivate": True}
+        dns = {"nameservers": [internet.dns.address], "timeout": 2}
+        with Relay(tmp_path, directDelivery=direct, dns=dns, bounce={"enabled": True}, processes=1) as relay:
+            people = ["a@good.test", "gone@mixed.test", "b@null.test", "c@none.test"]
+            message_id = relay.send(to=people, sender="app@home.test")
+            [told] = home.wait_for(1)
+            assert (told.sender, told.recipients) == ("", ("app@home.test",))
+            report = email.message_from_bytes(told.data)
+            assert failed_in(report) == {"gone@mixed.test", "b@null.test", "c@none.test"}
+            assert re.findall(r"Status: (\S+)", fields_of(report)) == ["5.1.1", "5.1.10", "5.1.2"]
+            relay.wait_for_line(f"message.finished id={message_id} delivered=1 failed=3")
+            assert len(good.messages) == 1
 
 
 DEATHS = ["before submit 2", "after submit 2", "before cleared", "after cleared"]
