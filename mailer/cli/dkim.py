@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (MailerError, OSError) as fault:
         return failure.report(fault)
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was switched; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted: the keys in use stay in use; the same command goes on from here", file=sys.stderr)
         return 130
 
 
