@@ -65,8 +65,10 @@ class HostPolicy:
             is_only_tested = self.least < self.level and not isinstance(error, _NotOffered)
             if self.least > Level.OPPORTUNISTIC and not is_only_tested:
                 raise self._explained(error) from error
-            log.info("tls.fallback host=%s policy=%s reply=%r", self.host, self.name.kind, str(reply_for(error)))
-            if isinstance(error, _NotOffered):
+            is_offered = not isinstance(error, _NotOffered)
+            if is_offered or self.level > Level.OPPORTUNISTIC:  # else it says no more than tls=none of the attempt's line
+                log.info("tls.fallback host=%s policy=%s reply=%r", self.host, self.name.kind, str(reply_for(error)))
+            if not is_offered:
                 return
             # RFC 3207 4.1 leaves the connection in doubt, so the next try has one of its own.
             conversation.close()
