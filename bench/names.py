@@ -13,7 +13,7 @@ from types import TracebackType
 
 from bench.subjects import wait
 from bench.traffic import BenchError
-from mailer.transport.dns import Dns, Status
+from mailer.dns.lookup import Dns, Status
 from tests.support.group import Group
 from tests.support.postfix import find_program
 

@@ -5,8 +5,9 @@ The map, in the order a message travels (imports go down the floors only; ``test
     0  mail/       the words every part speaks: address, envelope, content, headers, outcome
     1  config/     every setting (schema) and how it is read (load)
     2  events.py   what happens and who is told · service.py how threads live · window.py, waits.py: counts, time-outs
+       dns/        ask DNS, and remember
     3  policy/     may you?   spool/ keep it safe   routing.py which way   signing/ DKIM   transport/ send it
-    4  smtp/       hear it          dispatch/ move it: schedule, queue, round, worker
+    4  smtp/       hear it          dispatch/ move it: schedule, queue, round, worker; tell the sender
     5  observe/    tell it: log, metrics
     6  web/        show it: health, metrics, admin over HTTP     front/ hear it in a process of its own (processes 2)
                    doctor/ look at what stands between this machine and mail that arrives

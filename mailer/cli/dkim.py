@@ -18,12 +18,12 @@ from mailer.cli import failure
 from mailer.config.kinds import DomainText, Misfit, SelectorText
 from mailer.config.load import load
 from mailer.config.schema import Config
+from mailer.dns.lookup import Dns, Status
 from mailer.mail.outcome import MailerError
 from mailer.signing import rotation
 from mailer.signing.keys import ED25519, RSA, KeyUnusable, PrivateKey, make_key
 from mailer.signing.places import Place, places_of, write_key_file
 from mailer.signing.record import Comparison, State, compare, record_name, record_text, zone_lines
-from mailer.transport.dns import Dns, Status
 
 FIRST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 30.0

@@ -22,14 +22,14 @@ from mailer.cli import failure
 from mailer.cli.serve import files_wanted
 from mailer.config.load import load
 from mailer.config.schema import Config
+from mailer.dns.hosts import HostsFile
+from mailer.dns.lookup import Dns
 from mailer.doctor.case import Case, Sightings, Target
 from mailer.doctor.checklist import report
 from mailer.doctor.finding import Finding, Status
 from mailer.doctor.origin import own_addresses
 from mailer.mail.address import is_domain
 from mailer.mail.outcome import MailerError
-from mailer.transport.dns import Dns
-from mailer.transport.hosts import HostsFile
 from mailer.transport.peer import system_trust_store
 
 MAX_NAMED = 10  # addresses or targets that may be given: more is a list for another tool

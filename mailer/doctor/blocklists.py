@@ -9,11 +9,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from mailer.dns.lookup import Status
+from mailer.dns.places import IpAddress, is_public
 from mailer.doctor.case import Case
 from mailer.doctor.finding import Finding, failed, ok, warning, worst_of
 from mailer.doctor.names import CHECK_NAMESERVERS
-from mailer.transport.dns import Status
-from mailer.transport.places import IpAddress, is_public
 
 LISTS = ("zen.spamhaus.org", "bl.spamcop.net", "b.barracudacentral.org", "psbl.surriel.com")
 """Those that many receivers ask."""

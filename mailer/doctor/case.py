@@ -15,9 +15,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from mailer.config.schema import Config
-from mailer.transport.dns import Dns
+from mailer.dns.lookup import Dns
+from mailer.dns.places import IpAddress
 from mailer.transport.https import PORT
-from mailer.transport.places import IpAddress
 from mailer.transport.tls import TrustStore
 
 _DATE = re.compile(r"(?:[A-Z][a-z]{2}, +)?\d{1,2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}(?::\d{2})? (?:[+-]\d{4}|GMT|UTC)", re.ASCII)

@@ -5,6 +5,7 @@ No threads, no locks; reads the keys and asks DNS. Fails with KeyUnusable where 
 
 from __future__ import annotations
 
+from mailer.dns.lookup import Status
 from mailer.doctor.case import Case
 from mailer.doctor.finding import Finding, failed, ok, warning, worst_of
 from mailer.doctor.names import CHECK_NAMESERVERS
@@ -12,7 +13,6 @@ from mailer.signing.keys import KeyUnusable
 from mailer.signing.origin import is_at_or_under
 from mailer.signing.places import Place, places_of
 from mailer.signing.record import State, compare, record_name
-from mailer.transport.dns import Status
 
 
 def dkim(case: Case) -> Finding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mailer.transport.dns import Dns, Status
+from mailer.dns.lookup import Dns, Status
 
 VERSION = "DMARC1"
 POLICIES = ("none", "quarantine", "reject")

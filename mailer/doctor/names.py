@@ -8,10 +8,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from mailer.dns.lookup import Answer, Dns, Status
+from mailer.dns.places import IpAddress, is_public
 from mailer.doctor.case import Case
 from mailer.doctor.finding import Finding, failed, ok, warning, worst_of
-from mailer.transport.dns import Answer, Dns, Status
-from mailer.transport.places import IpAddress, is_public
 
 MAX_HOSTS = 10  # of a domain that are looked up
 MAX_NAMES = 10  # of an address that are looked up

@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import socket
 
-from mailer.transport.places import IpAddress, is_public
+from mailer.dns.places import IpAddress, is_public
 
 _ELSEWHERE = ((socket.AF_INET, "198.41.0.4"), (socket.AF_INET6, "2001:503:ba3e::2:30"))
 """Addresses that are surely on the internet: those of a.root-servers.net."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
+from mailer.dns.lookup import Status
 from mailer.doctor.case import Case
 from mailer.doctor.dmarc import tags_of
 from mailer.doctor.finding import Finding, failed, ok, warning
 from mailer.doctor.names import CHECK_NAMESERVERS, addresses_of
-from mailer.transport.dns import Status
 from mailer.transport.https import Https, HttpsError
 from mailer.transport.sts import BadPolicy, Mode, StsPolicy, id_of, parse
 

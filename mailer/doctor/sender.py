@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mailer.dns.places import IpAddress, is_public
 from mailer.doctor.case import Case
 from mailer.doctor.dmarc import POLICIES, DmarcRecord, walk
 from mailer.doctor.finding import Finding, Status, failed, ok, warning, worst_of
@@ -15,7 +16,6 @@ from mailer.doctor.spf import Outcome, Result, asked_of, evaluate
 from mailer.doctor.spf_record import VERSION
 from mailer.mail.address import is_domain
 from mailer.signing.origin import is_at_or_under
-from mailer.transport.places import IpAddress, is_public
 
 NEEDED_BY_LARGE = "Gmail, Yahoo and Microsoft ask it of everybody who sends much"
 

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
+from mailer.dns.lookup import Answer, Dns, Status
+from mailer.dns.places import IpAddress
 from mailer.doctor.spf_macro import Asked
 from mailer.doctor.spf_record import Mechanism, Record, SpfSyntaxError, is_record, parse
 from mailer.mail.outcome import MailerError
-from mailer.transport.dns import Answer, Dns, Status
-from mailer.transport.places import IpAddress
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from mailer.transport.places import IpAddress
+from mailer.dns.places import IpAddress
 
 MAX_DOMAIN_CHARS = 253  # RFC 7208 7.3: a longer one loses labels from its left
 

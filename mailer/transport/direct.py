@@ -18,12 +18,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from mailer.config.schema import Config
+from mailer.dns.lookup import Dns
 from mailer.events import DirectStatus, Hub
 from mailer.mail.outcome import Transport
 from mailer.transport import https
 from mailer.transport.admission import BUSY, Admission
 from mailer.transport.destination import FIRST_CONVERSATIONS, Destination, Means
-from mailer.transport.dns import Dns
 from mailer.transport.manners import Book, Site
 from mailer.transport.mx import RouteFinder
 from mailer.transport.peer import system_trust_store

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from mailer.dns.places import IpAddress, is_public, parse_ip
 from mailer.mail.outcome import MailerError, Reply
 from mailer.transport.dial import SocketAddress, connect
 from mailer.transport.faults import reply_for
-from mailer.transport.places import IpAddress, is_public, parse_ip
 from mailer.transport.tls import TrustStore, client_context
 
 PORT = 443

@@ -1,6 +1,6 @@
 """Which servers take the mail of a domain, in which order, and where they are (RFC 5321 5.1, RFC 7505).
 
-No threads and no lock of its own: any thread may ask, and waits for DNS in it (dns.py). What DNS says is a value: a Route,
+No threads and no lock of its own: any thread may ask, and waits for DNS in it (dns/lookup.py). What DNS says is a value: a Route,
 or a Verdict that says why there is none, and Replies for hosts that may not be used. Nothing is sent to find out whether
 this machine has IPv6 or is the one that an address belongs to: the kernel's routes say both.
 """
@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from mailer.config.sections import DirectDeliveryConfig
+from mailer.dns.lookup import Answer, Dns, Status
+from mailer.dns.places import A_PUBLIC_IPV6, IpAddress, can_reach, is_here, is_public, parse_ip, unmapped
 from mailer.mail.outcome import Reply, Stage, Verdict
 from mailer.transport.dial import SocketAddress, interleaved
-from mailer.transport.dns import Answer, Dns, Status
-from mailer.transport.places import A_PUBLIC_IPV6, IpAddress, can_reach, is_here, is_public, parse_ip, unmapped
 
 MAX_HOSTS = 10  # of one domain; the best of more
 MAX_ADDRESSES = 8  # of one host

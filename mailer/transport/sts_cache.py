@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mailer.transport.dns import Answer, Status
+from mailer.dns.lookup import Answer, Status
 from mailer.transport.https import TOTAL_SECONDS, Https, HttpsError
 from mailer.transport.sts import BadPolicy, StsPolicy, id_of, parse
 from mailer.transport.tlsrpt import Result

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mailer.config.schema import Config
+from mailer.dns.lookup import Answer, Dns, Status, Tlsa
+from mailer.dns.places import parse_ip
 from mailer.mail.outcome import Reply
 from mailer.transport import tlsa
-from mailer.transport.dns import Answer, Dns, Status, Tlsa
 from mailer.transport.https import PORT, Https
 from mailer.transport.mx import MailHost, Route
-from mailer.transport.places import parse_ip
 from mailer.transport.sts import Mode, StsPolicy
 from mailer.transport.sts_cache import STEP_SECONDS, StsCache
 from mailer.transport.tls import Policy, TrustStore

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from mailer.config.schema import Config
+from mailer.dns.lookup import Answer, Status
 from mailer.mail.address import Address, AddressError, is_domain
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope
 from mailer.mail.outcome import MailerError
-from mailer.transport.dns import Answer, Status
 from mailer.transport.https import PORT, Https
 from mailer.transport.tls_report import MEDIA_TYPE, Reporting, TlsReport, as_mail, make
 from mailer.transport.tlsrpt import Day, Tally, day_of

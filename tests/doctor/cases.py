@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mailer.config.schema import Config
+from mailer.dns.hosts import HostsFile
+from mailer.dns.lookup import Dns
 from mailer.doctor.case import Case, Sightings, Target
-from mailer.transport.dns import Dns
-from mailer.transport.hosts import HostsFile
 from mailer.transport.peer import system_trust_store
 from tests.support.nameserver import Nameserver
 

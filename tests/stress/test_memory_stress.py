@@ -7,7 +7,7 @@ import threading
 import time
 from functools import partial
 
-from mailer.transport.memory import Memory
+from mailer.dns.memory import Memory
 from tests.stress.together import many
 
 ROUNDS = 400

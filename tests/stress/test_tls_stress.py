@@ -6,7 +6,7 @@ import collections
 import threading
 from pathlib import Path
 
-from mailer.transport.dns import Answer, Status
+from mailer.dns.lookup import Answer, Status
 from mailer.transport.https import Https, Response
 from mailer.transport.sts_cache import StsCache
 from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from mailer.transport.dns import Tlsa
+from mailer.dns.lookup import Tlsa
 from tests.support.certificates import Certificate
 
 

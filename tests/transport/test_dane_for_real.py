@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mailer.config.schema import Config, DirectDeliveryConfig, DnsConfig
+from mailer.dns.lookup import Tlsa
 from mailer.events import Hub
 from mailer.mail.outcome import Stage, Verdict
 from mailer.transport.direct import DirectDelivery, Surroundings
-from mailer.transport.dns import Tlsa
 from tests.support import postfix, unbound
 from tests.support.certificates import Certificate, issue, make_ca
 from tests.support.dane import text_of, tlsa_of

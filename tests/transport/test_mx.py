@@ -11,10 +11,10 @@ from ipaddress import IPv6Address
 import pytest
 
 from mailer.config.sections import DirectDeliveryConfig
+from mailer.dns.lookup import Dns
+from mailer.dns.places import can_reach
 from mailer.mail.outcome import Reply, Stage, Verdict
-from mailer.transport.dns import Dns
 from mailer.transport.mx import MAX_ADDRESSES, MAX_HOSTS, HostAddresses, MailHost, Route, RouteFinder
-from mailer.transport.places import can_reach
 from tests.support.nameserver import Nameserver
 
 PATIENT_SECONDS = 20.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.transport.dns import Dns
+from mailer.dns.lookup import Dns
 from mailer.transport.https import Https
 from mailer.transport.sts import Mode
 from mailer.transport.sts_cache import REFRESH_SECONDS, RETRY_SECONDS, StsCache

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from mailer.config.schema import DomainConfig, TlsReportsConfig
+from mailer.dns.lookup import Tlsa
 from mailer.events import Hub
 from mailer.mail.envelope import Options
 from mailer.mail.outcome import Stage, Verdict
 from mailer.transport.direct import DirectDelivery, Surroundings
-from mailer.transport.dns import Tlsa
 from mailer.transport.tlsrpt import day_of
 from tests.support.certificates import Certificate, issue, make_ca
 from tests.support.dane import text_of, tlsa_of

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer.config.schema import Config, DirectDeliveryConfig, TlsReportsConfig
+from mailer.dns.lookup import Dns
 from mailer.mail.address import Address
 from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope
 from mailer.mail.outcome import MailerError
-from mailer.transport.dns import Dns
 from mailer.transport.https import Https
 from mailer.transport.tls_reporter import LATEST_SECONDS, LOOK_SECONDS, RETRY_SECONDS, Reporter, Wanted, wanted_by
 from mailer.transport.tlsrpt import (

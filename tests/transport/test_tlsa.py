@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.transport.dns import Tlsa
+from mailer.dns.lookup import Tlsa
 from mailer.transport.tlsa import DANE_EE, DANE_TA, MAX_RECORDS, fit, presented_chain, usable
 from tests.support.certificates import Certificate, issue, make_ca
 from tests.support.dane import tlsa_of

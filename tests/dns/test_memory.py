@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mailer.transport.memory import Memory
+from mailer.dns.memory import Memory
 
 WITHIN_SECONDS = 20.0
 

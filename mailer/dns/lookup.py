@@ -24,11 +24,11 @@ import dns.rcode
 import dns.rdatatype
 from dns.rdatatype import RdataType
 
+from mailer.dns.asking import ask, rcode_of
+from mailer.dns.hosts import HostsFile, is_localhost
+from mailer.dns.memory import Memory
+from mailer.dns.nameservers import Nameservers
 from mailer.mail.idna import to_ascii
-from mailer.transport.asking import ask, rcode_of
-from mailer.transport.hosts import HostsFile, is_localhost
-from mailer.transport.memory import Memory
-from mailer.transport.nameservers import Nameservers
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.transport.nameservers import Nameserver, Nameservers, parse_nameserver, parse_resolv_conf
+from mailer.dns.nameservers import Nameserver, Nameservers, parse_nameserver, parse_resolv_conf
 
 
 @pytest.mark.parametrize(

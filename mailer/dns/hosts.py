@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailer.transport.nameservers import FileState, file_state, text_of
+from mailer.dns.nameservers import FileState, file_state, text_of
 
 HOSTS_FILE = Path("/etc/hosts")
 LOOPBACK = ("127.0.0.1", "::1")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.transport.dns import MAX_RECORDS, MAX_TEXT_BYTES, Dns, Status, Tlsa
+from mailer.dns.lookup import MAX_RECORDS, MAX_TEXT_BYTES, Dns, Status, Tlsa
 from tests.support.nameserver import Nameserver
 
 PATIENT_SECONDS = 20.0  # for what is answered: the machine may be busy

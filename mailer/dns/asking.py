@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mailer.transport.nameservers import Nameserver
+from mailer.dns.nameservers import Nameserver
 
 TRIES = 2  # of each server: a datagram may get lost
 MAX_DATAGRAM_BYTES = 65_535

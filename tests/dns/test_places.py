@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from mailer.transport.places import can_reach, is_here, is_public, parse_ip
+from mailer.dns.places import can_reach, is_here, is_public, parse_ip
 
 
 @pytest.mark.parametrize(

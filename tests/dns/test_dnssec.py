@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailer.transport.dns import Dns, Status, Tlsa
+from mailer.dns.lookup import Dns, Status, Tlsa
 from tests.support.nameserver import Nameserver
 from tests.support.unbound import Unbound, sign
 

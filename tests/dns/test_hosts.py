@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailer.transport.hosts import HostsFile, parse_hosts
+from mailer.dns.hosts import HostsFile, parse_hosts
 
 
 def test_a_name_may_have_several_addresses_and_an_address_several_names() -> None:

@@ -1,0 +1,1 @@
+"""Ask DNS: questions, answers that are remembered, and what kind of place an address is."""
