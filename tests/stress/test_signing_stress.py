@@ -1,4 +1,4 @@
-"""Signing from many threads while the keys are read anew: each signature is that of its own message, with a key that was there."""
+"""Signing from many threads while keys are read anew: each signature is that of its own message, with a key that was there."""
 
 from __future__ import annotations
 
