@@ -22,8 +22,9 @@ from mailer.mail.address import Address
 from mailer.mail.content import Content, MemoryContent
 from mailer.mail.dsn import NO_WISH, Dsn, Wish
 from mailer.mail.envelope import Envelope, Recipient, State
+from mailer.mail.fate import Action, Fate, Kind, Report
 from mailer.mail.headers import own_name
-from mailer.mail.report import Action, Fate, Kind, Report, compose, header_fields
+from mailer.mail.report import compose, header_fields
 from mailer.routing import LOCAL
 from mailer.spool.store import SpoolError, Store
 

@@ -8,72 +8,26 @@ occurs nowhere else. Fails only with OSError, when the original cannot be read.
 from __future__ import annotations
 
 import base64
-import enum
-import ipaddress
 import re
-import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from mailer.mail import xtext
-from mailer.mail.address import NULL_SENDER, Address
+from mailer.mail.address import NULL_SENDER
 from mailer.mail.content import Content, MemoryContent
 from mailer.mail.dsn import Dsn
 from mailer.mail.envelope import Envelope, Options, Recipient, State
+from mailer.mail.fate import Action, Fate, Kind, Report
 from mailer.mail.fields import Field, encode_words, split_header
 from mailer.mail.headers import format_date, own_name
-from mailer.mail.outcome import Reply
-from mailer.mail.report_words import RELAYED, SILENT, Facts, Kind, subject, text
-
-__all__ = ["Action", "Fate", "Kind", "Report", "compose", "header_fields"]
+from mailer.mail.report_status import status
+from mailer.mail.report_words import RELAYED, SILENT, Facts, subject, text
 
 MAX_HEADER_BYTES = 64 * 1024
 """Of the original's header; more is cut off, since real ones are smaller."""
 MAX_RETURNED_BYTES = 128 * 1024
 """A larger message is not returned whole, whatever RET asks: its header is, so that a report is no large content."""
-MAX_DETAILED = 1000
-"""Recipients with all their fields (``maxRecipients`` by default). Of more, only who and what: a report stays bounded."""
-_MAX_TEXT_CHARS = 500  # of a server's text in a field, so that no line is near 998 bytes (RFC 5322 2.1.1)
-_WIDTH = 76  # columns of the fields for programs
 
 _MESSAGE_ID = re.compile(rb"<[!-;=?-~]{1,900}>")
-
-
-class Action(enum.Enum):
-    """What became of a recipient (RFC 3464 2.3.3)."""
-
-    FAILED = "failed"
-    DELAYED = "delayed"
-    DELIVERED = "delivered"
-    RELAYED = "relayed"
-
-
-class Fate(NamedTuple):
-    """One recipient of a report. ``remote``: the host that said so, or empty."""
-
-    recipient: Recipient
-    action: Action
-    remote: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a report is to say. ``envelope`` and ``content`` are the original's, ``at`` and ``until`` Unix time.
-
-    ``sender`` stands in From; ``language`` is ``"en"``, ``"zh"`` or ``"both"``; ``until``: when a delayed message is given up.
-    """
-
-    id: str
-    kind: Kind
-    envelope: Envelope
-    content: Content
-    fates: Sequence[Fate]
-    hostname: str
-    sender: Address
-    language: str = "en"
-    at: float
-    until: float = 0.0
 
 
 class _Part(NamedTuple):
@@ -216,95 +170,8 @@ def _header_of(content: Content) -> bytes:
     return header
 
 
-# The fields for programs.
-
-
 def _status(report: Report, is_global: bool) -> _Part:
-    """RFC 3464 2; with addresses beyond ASCII as they are, RFC 6533 4."""
-    dsn = Dsn.of_text(report.envelope.options.dsn)
-    wishes = dict(dsn.wishes)
-    blocks = [_of_message(report, dsn)]
-    for place, fate in enumerate(report.fates):
-        wish = wishes.get(str(fate.recipient.address))
-        fields = [] if wish is None or not wish.original else _original_recipient(wish.original, is_global)
-        blocks.append(fields + _of_recipient(report, fate, is_detailed=place < MAX_DETAILED))
-    status = "\r\n".join("".join(f"{line}\r\n" for line in block) for block in blocks)
+    fields = status(report, is_global)
     if is_global:
-        return _Part("message/global-delivery-status", status.encode(), "Delivery report")
-    return _Part("message/delivery-status", status.encode("ascii", "replace"), "Delivery report")
-
-
-def _of_message(report: Report, dsn: Dsn) -> list[str]:
-    envelope = report.envelope
-    lines = [f"Reporting-MTA: dns; {own_name(report.hostname)}"]
-    envelope_id = _clean(xtext.decode(dsn.envelope_id)).strip()
-    if envelope_id:
-        lines.insert(0, f"Original-Envelope-Id: {envelope_id}")
-    peer = _literal(envelope.options.client)
-    if peer:
-        lines.append(f"Received-From-MTA: dns; {peer}")
-    lines.append(f"Arrival-Date: {format_date(envelope.accepted_at)}")
-    return lines
-
-
-def _of_recipient(report: Report, fate: Fate, is_detailed: bool) -> list[str]:
-    recipient, reply = fate.recipient, fate.recipient.reply
-    address = _clean(str(recipient.address))
-    lines = [
-        f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {address}",
-        f"Action: {fate.action.value}",
-        f"Status: {status_of(fate.action, reply)}",
-    ]
-    if not is_detailed:
-        return lines
-    if fate.remote:
-        lines.append(f"Remote-MTA: dns; {_clean(fate.remote)}")
-    if reply is not None:
-        said = _ascii(_clean(str(reply))[:_MAX_TEXT_CHARS])
-        # RFC 3464 2.3.6. What no server has said is our own.
-        lines += _folded(f"Diagnostic-Code: {'smtp' if recipient.attempts else 'x-mailer'}; {said}")
-    if recipient.attempts:
-        lines.append(f"Last-Attempt-Date: {format_date(recipient.updated_at)}")
-    if fate.action is Action.DELAYED:
-        lines.append(f"Will-Retry-Until: {format_date(report.until)}")
-    return lines
-
-
-def status_of(action: Action, reply: Reply | None) -> str:
-    """The enhanced status code (RFC 3463). What was given up after temporary errors keeps their 4: the address may be good."""
-    enhanced = reply.enhanced if reply is not None else ""
-    if action in (Action.DELIVERED, Action.RELAYED):
-        return enhanced if enhanced.startswith("2.") else "2.0.0"
-    if action is Action.DELAYED:
-        return f"4{enhanced[1:]}" if enhanced else "4.0.0"
-    if reply is None:
-        return "4.4.7"  # delivery time expired
-    return enhanced or ("5.0.0" if reply.is_permanent else "4.0.0")
-
-
-def _original_recipient(original: str, is_global: bool) -> list[str]:
-    """In the global form as people write it; else code points stand for what is beyond ASCII (RFC 6533 3)."""
-    plain = xtext.plain_original(original)
-    kind, _, address = (plain if is_global else xtext.ascii_original(plain)).partition(";")
-    return [f"Original-Recipient: {kind}; {_clean(address)}"]
-
-
-def _literal(client: str) -> str:
-    """An IP address as a host's name (RFC 5321 4.1.3)."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return ""
-    return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
-
-
-def _clean(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
-
-
-def _folded(line: str) -> Iterable[str]:
-    return textwrap.wrap(line, _WIDTH, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False)
+        return _Part("message/global-delivery-status", fields.encode(), "Delivery report")
+    return _Part("message/delivery-status", fields.encode("ascii", "replace"), "Delivery report")

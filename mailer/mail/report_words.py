@@ -6,23 +6,16 @@ print, and no line is long.
 
 from __future__ import annotations
 
-import enum
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from mailer.mail.fate import Kind
 
 MAX_NAMED = 100
 """Recipients that the human part names, with what was said of each; the part for programs has all of them."""
 _WIDTH = 72  # columns
 _INDENT = "    "
-
-
-class Kind(enum.Enum):
-    """What a report is about. The value stands in the report's id."""
-
-    FAILURE = "failed"
-    DELAY = "delayed"
-    SUCCESS = "delivered"
 
 
 class Facts(NamedTuple):

@@ -18,8 +18,8 @@ from mailer.mail.address import NULL_SENDER, Address
 from mailer.mail.content import FileContent, MemoryContent
 from mailer.mail.dsn import Dsn, Wish
 from mailer.mail.envelope import Envelope, Options, Recipient, State, is_message_id
+from mailer.mail.fate import Action, Kind, Report
 from mailer.mail.outcome import Reply
-from mailer.mail.report import Action, Kind, Report
 from mailer.spool.failed import FailedStore
 from mailer.spool.sqlite import SqliteSpool
 from mailer.transport.providers import ProviderSet, Surroundings

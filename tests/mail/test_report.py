@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.mail import report as report_module
 from mailer.mail.address import Address
 from mailer.mail.content import FileContent, MemoryContent
 from mailer.mail.dsn import Dsn, Wish
 from mailer.mail.envelope import Envelope, Options, Recipient, State
+from mailer.mail.fate import Action, Fate, Kind, Report
 from mailer.mail.outcome import Reply
 from mailer.mail.recode import Form, recode
-from mailer.mail.report import MAX_DETAILED, MAX_HEADER_BYTES, MAX_RETURNED_BYTES, Action, Fate, Kind, Report, compose
+from mailer.mail.report import MAX_HEADER_BYTES, MAX_RETURNED_BYTES, compose
+from mailer.mail.report_status import MAX_DETAILED, status_of
 from mailer.mail.report_words import MAX_NAMED
 
 GOLDEN = Path(__file__).parent / "bounces"
@@ -226,7 +227,7 @@ def test_many_recipients_are_all_named_for_programs_and_some_for_people() -> Non
     ],
 )
 def test_the_status_fits_the_action_and_what_was_said(action: Action, reply: Reply | None, status: str) -> None:
-    assert report_module.status_of(action, reply) == status
+    assert status_of(action, reply) == status
 
 
 def test_what_the_report_encloses_cannot_end_its_part() -> None:
