@@ -34,8 +34,6 @@ _OF_THE_DOMAIN = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
 """Stages at which a temporary refusal concerns the domain; at RCPT it concerns that recipient (greylisting)."""
 _SLOW_DOWN = frozenset({421, 450, 451, 452})
 _NOT_FIT_FOR_REQUIRETLS = "5.7.30"  # RFC 8689 4.2.1: the others are to be asked
-
-
 _NO_SERVER = Verdict(Stage.CONNECT, Reply(451, "4.4.4", "domain has no mail server"))
 
 
@@ -109,7 +107,7 @@ class Pass:
         self._delivery.watch.dialing()
         route = self._means.routes.find(self._domain)
         if isinstance(route, Verdict):
-            return Passed(self._same_for_all(route), self._new())
+            return passed or Passed(self._same_for_all(route), self._new())
         passed = self._over_servers(route, passed)
         if self._is_tls_report:
             passed.conversation.leave()  # no policy bound it, so nobody else's mail may go over it

@@ -260,6 +260,18 @@ class TestKeptConnections:
         assert first.verbs()[-1] == "QUIT"
         direct.close()
 
+    def test_have_the_last_word_where_there_is_no_other_server(self, internet: Internet) -> None:
+        [server] = internet.domain("a.test")
+        direct = direct_over(internet)
+        send(direct, "b@a.test")
+        server.on("mail", "451 4.3.0 later")
+        assert str(send(direct, "b@a.test")[0].reply) == "451 4.3.0 later"
+        internet.dns.refuse("a.test")
+        direct.close_all_breakers()  # and forget DNS
+        assert str(send(direct, "b@a.test")[0].reply) == "451 4.3.0 later"
+        assert (server.connections, server.open_connections) == (1, 1)
+        direct.close()
+
     def test_are_not_used_for_a_message_that_asks_for_tls_all_the_way(self, internet: Internet) -> None:
         [server] = internet.domain("a.test")
         direct = direct_over(internet)
