@@ -27,7 +27,7 @@ from mailer.observe.metrics import Metrics, Sources
 from mailer.policy.limits import RateLimiter
 from mailer.service import Service
 from mailer.signing.hands import Hands
-from mailer.signing.signer import Signers
+from mailer.signing.signer import Signers, read_ring
 from mailer.smtp.server import SmtpServer
 from mailer.spool.archive import Archive
 from mailer.spool.failed import FailedStore
@@ -221,9 +221,10 @@ class _Parts:
 
     def configure(self, config: Config) -> None:
         """Take a new configuration: first what may still refuse it whole, providers before the dispatcher that asks them."""
-        self.signers.configure(config.dkim)
+        ring = read_ring(config.dkim)
         self.smtp.configure(config)
         self.providers.configure(config)
+        self.signers.take(ring)
         self.limiter.configure(config.rate_limits)
         self.dispatcher.configure(config)
         self.dispatcher.intake.archive = self.archive if config.security.log_all_emails else None

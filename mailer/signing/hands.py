@@ -81,7 +81,6 @@ class _Hand:
         if not self._is_placed:
             self._is_placed = True
             os.sched_setaffinity(0, self._processors)
-        task = self._tasks.get()
-        if task is not None:
+        while (task := self._tasks.get()) is not None:
             task.answer.put(task.sign(task.digest))
-        return 0.0
+        return 0.0  # ``close`` has asked the service to end

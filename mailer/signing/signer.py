@@ -85,7 +85,10 @@ class Signers:
 
     def configure(self, config: DkimConfig) -> None:
         """Read the keys anew. Raises ConfigError, and then the old ones stay."""
-        ring = read_ring(config)
+        self.take(read_ring(config))
+
+    def take(self, ring: Ring) -> None:
+        """Sign with the keys of ``read_ring`` from now on."""
         self._ring = replace(ring, signers=tuple(signer.handed_to(self._hands) for signer in ring.signers))
         _tell(ring)
 
