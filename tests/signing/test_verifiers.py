@@ -113,6 +113,17 @@ def test_what_went_through_the_program_verifies(
     assert failures(opendkim_passes(paths, keyring.records, tmp_path), "mail", "ed") == {}
 
 
+def test_a_space_before_the_colon_verifies_with_whoever_reads_such_fields(
+    keyring: Keyring, nameserver: Nameserver, tmp_path: Path
+) -> None:
+    """RFC 6376 3.4.2 takes it away; dkimpy reads no message that has one."""
+    sign = Signers(keyring.config).sign
+    signed = sign(MemoryContent(b"From: ann@example.com\r\nSubject : hello\r\nTo\t: b@x.test\r\n\r\nbody\r\n"))
+    paths = [_file(tmp_path / "space.eml", b"".join(signed.chunks()))]
+    assert failures(perl_passes(paths, nameserver.port), "mail") == {}
+    assert failures(opendkim_passes(paths, keyring.records, tmp_path), "mail", "ed") == {}
+
+
 def test_verifiers_see_a_changed_message(keyring: Keyring, nameserver: Nameserver, tmp_path: Path) -> None:
     """What shows that the tests above can fail."""
     sign = Signers(keyring.config).sign
