@@ -118,7 +118,7 @@ def test_a_space_before_the_colon_verifies_with_whoever_reads_such_fields(
 ) -> None:
     """RFC 6376 3.4.2 takes it away; dkimpy reads no message that has one."""
     sign = Signers(keyring.config).sign
-    signed = sign(MemoryContent(b"From: ann@example.com\r\nSubject : hello\r\nTo\t: b@x.test\r\n\r\nbody\r\n"))
+    signed = sign(MemoryContent(b"From: ann@example.com\r\nSubject : hello\r\nTo : b@x.test\r\n\r\nbody\r\n"))
     paths = [_file(tmp_path / "space.eml", b"".join(signed.chunks()))]
     assert failures(perl_passes(paths, nameserver.port), "mail") == {}
     assert failures(opendkim_passes(paths, keyring.records, tmp_path), "mail", "ed") == {}
