@@ -79,7 +79,7 @@ class Provider:
         What is granted must be followed by ``deliver`` with exactly that many recipients, or by ``release``.
         ``forced`` (an expiring message's last chance) passes an open breaker and a delay, never the quota.
         """
-        may_try = ONE if forced else self._gate.admit(now)
+        may_try = ONE if forced or self._gate.is_open else self._gate.admit(now)
         if not may_try.granted:
             return may_try
         granted = self._windows.take(self._window, wanted, self._limits, now) if self._is_counted else wanted
@@ -100,7 +100,7 @@ class Provider:
 
     def open_at(self, now: float) -> float:
         """``now`` when a message may be tried, else the Unix time to look again; reserves nothing."""
-        open_at = self._gate.open_at(now)
+        open_at = now if self._gate.is_open else self._gate.open_at(now)
         return max(open_at, self._windows.free_at(self._window, self._limits, now)) if self._is_counted else open_at
 
     # the attempt
@@ -118,7 +118,7 @@ class Provider:
         now = self._clock()
         self._pool.end(conversation, now)
         delivered = self._note_use(delivery, outcome, now)
-        if outcome.is_fault or self._gate.breaker.faults or self.is_broken:
+        if outcome.is_fault or self._gate.breaker.faults:  # a breaker that is not closed has counted some
             self._note_health(outcome, now)  # else a fault that another notes at this moment counts as the later one
         log.info(
             "delivery.attempt id=%s provider=%s recipients=%d delivered=%d reply=%r stage=%s seconds=%.3f "

@@ -42,9 +42,9 @@ class Outcome(NamedTuple):
     is_stale: bool = False
 
 
-def verdict_of(stage: Stage, reply: Reply, in_doubt: bool = False) -> Verdict:
+def verdict_of(stage: Stage, reply: Reply, in_doubt: bool = False, took_dsn: bool = False) -> Verdict:
     """A verdict with the delay that its reply names."""
-    return Verdict(stage, reply, in_doubt, named_delay(reply) if 400 <= reply.code <= 499 else None)
+    return Verdict(stage, reply, in_doubt, named_delay(reply) if 400 <= reply.code <= 499 else None, took_dsn)
 
 
 def failed(recipients: Sequence[Recipient], stage: Stage, error: BaseException) -> Outcome:
@@ -131,7 +131,7 @@ class Transaction:
             b" BODY=8BITMIME" if "8BITMIME" in extensions and is_8bit(options, content) else b"",
             b" SMTPUTF8" if has_utf8 else b"",
             b" REQUIRETLS" if options.require_tls else b"",
-            mail_parameters(dsn),
+            mail_parameters(dsn) if options.dsn else b"",
         )
 
     def _keeps_tls(self) -> bool:
@@ -280,9 +280,8 @@ class Transaction:
 
     def _give_all(self, stage: Stage, reply: Reply, in_doubt: bool = False) -> None:
         """The same verdict to everyone who has none yet."""
-        verdict = verdict_of(stage, reply, in_doubt)
-        if verdict.is_delivered and "DSN" in self._conversation.extensions:
-            verdict = verdict._replace(took_dsn=True)
+        took_dsn = "DSN" in self._conversation.extensions and reply.code < 400  # a yes, which is for the content alone
+        verdict = verdict_of(stage, reply, in_doubt, took_dsn)
         self._reply = reply
         for recipient in self._delivery.recipients:
             self._verdicts.setdefault(recipient.index, verdict)
