@@ -19,10 +19,12 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 import mailer
 from mailer import process
+from mailer.config.schema import Config, DirectDeliveryConfig
 for found in pkgutil.walk_packages(mailer.__path__, "mailer."):
     importlib.import_module(found.name)
 process.is_frozen = lambda: True
-process.preload()
+process._is_executable_in_place = lambda: True
+process.preload(Config(direct_delivery=DirectDeliveryConfig(enabled=True)))
 print(sys._is_gil_enabled())
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -157,15 +158,64 @@ def test_a_vast_hard_limit_is_not_used_up() -> None:
     assert limit_after(256, hard, wanted=1300)[0] == process.MAX_OPEN_FILES
 
 
-def test_everything_of_the_program_is_loaded_before_it_serves() -> None:
-    code = (
-        "import sys; from mailer import process\n"
-        "process.preload(); early = 'mailer.web.server' in sys.modules\n"
-        "sys.frozen = True; process.preload(); print(early, *sorted(name for name in sys.modules if name.startswith('mailer.')))"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
-    early, *loaded = answer.stdout.split()
+LOADED = """
+import sys
+import mailer.cli.serve
+from mailer import process
+from mailer.config.schema import Config, DirectDeliveryConfig
+early = {*sys.modules}
+sys.frozen, sys._MEIPASS = True, sys.argv[1]
+process.preload(Config(direct_delivery=DirectDeliveryConfig(enabled=sys.argv[2] == "direct")))
+print(*sorted(name for name in sys.modules if name.split(".")[0] in ("mailer", "dns", "dkim", "cryptography")))
+print(*sorted({*sys.modules} - early))
+"""
+COMMANDS = re.compile(
+    r"mailer\.(doctor(\..*)?|cli\.(check|daemon|dkim|doctor)|dns\.places|signing\.(record|rotation)|config\.show)"
+)
+"""What commands need, each a process of its own."""
+
+
+def loaded(folder: Path, *arguments: str) -> tuple[set[str], set[str]]:
+    """What of the program and its large libraries is imported before it serves, and what ``preload`` added."""
+    (folder / MARKER).touch()
+    command = [sys.executable, "-c", LOADED, str(folder), *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
+    all_of_it, added = answer.stdout.splitlines()
+    return set(all_of_it.split()), set(added.split())
+
+
+def test_everything_of_the_program_is_loaded_before_it_serves(tmp_path: Path) -> None:
     parts = [path.relative_to(ROOT).with_suffix("").parts for path in (ROOT / "mailer").rglob("*.py")]
-    names = {".".join(part for part in path if part != "__init__") for path in parts} - {"mailer"}
-    assert early == "False"
-    assert set(loaded) == names
+    names = {".".join(part for part in path if part != "__init__") for path in parts}
+    found, _ = loaded(tmp_path, "direct")
+    assert {name for name in names - found if not COMMANDS.fullmatch(name)} == set()
+    assert "dns.rdtypes.ANY.TLSA" in found
+
+
+def test_what_nobody_asks_for_takes_no_memory(tmp_path: Path) -> None:
+    found, added = loaded(tmp_path, "providers")
+    assert {name for name in found if not name.startswith("mailer")} == set()
+    assert {name for name in found if re.match(r"mailer\.(dns|doctor|transport\.(direct|destination|tlsa|sts))", name)} == set()
+    assert "stringprep" in added
+
+
+REPLACED = """
+import sys
+from dataclasses import replace
+from mailer import process
+from mailer.config.problems import ConfigError
+from mailer.config.schema import Config, DirectDeliveryConfig, DkimConfig
+sys.frozen, sys._MEIPASS = True, sys.argv[1]
+process.preload(Config())
+for config in (Config(direct_delivery=DirectDeliveryConfig(enabled=True)), Config(dkim=DkimConfig(enabled=True))):
+    try:
+        process.preload(config)
+    except ConfigError as fault:
+        print(fault)
+"""
+
+
+def test_a_reload_asks_for_a_restart_where_it_needs_what_can_no_longer_be_imported(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", REPLACED, str(tmp_path)]  # a folder without our marker: not the one unpacked
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT).stdout
+    assert re.findall(r"^(\S+): needs a restart", said, re.MULTILINE) == ["directDelivery.enabled", "dkim.enabled"]

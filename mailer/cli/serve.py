@@ -95,7 +95,7 @@ class _FrontProcess:
         threading.excepthook = _log_thread_death
         self._log_output = logs.configure(self._config.logging)
         process.raise_open_files_limit(files_wanted(self._config))
-        process.preload()
+        process.preload(Config())  # which libraries the other process needs is nothing to this one
 
     def configure(self, config: Config) -> None:
         self._log_output.configure(config.logging)
@@ -154,7 +154,7 @@ class _Serving:
         if self._unpacked:
             self._unpacked.lock()
             self._unpacked.sweep_stale(time.time())
-        process.preload()
+        process.preload(self._loaded.config)
         # Mail may be accepted before all is started: from then on a request to stop must drain, not just end us.
         self._app.start(before_serving=lambda: self._signals.install(*STOPPING))
         self._tell_ready()
@@ -228,6 +228,7 @@ class _Serving:
             if self._front is not None:
                 self._front.reopen_log()
             loaded = load(self._config_path, os.environ)
+            process.preload(loaded.config)
             self._log_output.configure(loaded.config.logging)
             _log_warnings(loaded)
             for name in self._app.reload(loaded.config):

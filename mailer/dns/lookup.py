@@ -21,6 +21,8 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 from dns.rdatatype import RdataType
 
@@ -45,6 +47,11 @@ FAILED_SECONDS = 5.0  # RFC 9520 3.2: a server in trouble is left alone for a mo
 
 UDP_PAYLOAD_BYTES = 1232  # is not fragmented on any usual path
 WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP)  # what servers say that know no EDNS (RFC 6891 7)
+
+# What is asked for, and what comes with an answer. dnspython imports each when it first meets one: then it may be too late
+# for the executable, whose file a newer one may have replaced.
+for _kind in ("A", "AAAA", "MX", "TXT", "TLSA", "PTR", "CNAME", "DNAME", "SOA", "NS", "OPT", "RRSIG", "NSEC", "NSEC3", "DS"):
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, RdataType[_kind])  # type: ignore[no-untyped-call]
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")

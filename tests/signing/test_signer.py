@@ -170,8 +170,9 @@ def test_without_dkimpy_it_is_said_what_to_install(keyring: Keyring, monkeypatch
 IMPORTED = """
 import sys
 from mailer import process
+from mailer.config.schema import Config
 process.is_frozen = lambda: True
-process.preload()
+process.preload(Config())
 {then}
 print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"dkim", "cryptography"}}))
 """
