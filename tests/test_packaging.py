@@ -10,8 +10,10 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
+import smtplib
 import socket
 import ssl
 import subprocess
@@ -19,6 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import dkim  # type: ignore[import-untyped]
 import pytest
 
 from mailer import __version__
@@ -35,6 +38,8 @@ from tests.cli.program import (
     write_config,
 )
 from tests.support.certificates import Certificate, issue, make_ca
+from tests.support.dane import text_of, tlsa_of
+from tests.support.internet import Internet
 from tests.support.upstream import Behaviour, Login, Stall, Upstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -118,8 +123,10 @@ def test_killing_the_launcher_leaves_nothing_that_serves(executable: Path, tmp_p
     with bare(executable, unpack_parent, "-config", str(write_config(tmp_path))) as program:
         smtp_port, _ = program.wait_ready()
         [child] = children_of(program.pid)
+        listening = children_of(child)  # it dies of the child's death, a moment later; without it, the child listens itself
         program.signal(signal.SIGKILL)
-        wait_for_end(child)
+        for pid in (child, *listening):
+            wait_for_end(pid)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", smtp_port)).close()
 
@@ -178,6 +185,9 @@ def test_it_goes_on_without_its_unpack_folder_and_its_file(executable: Path, tmp
             config.write_text('{"smtpPort": "x"}')
             program.signal(signal.SIGHUP)
             program.wait_for("reload.rejected")
+            write_config(tmp_path, smtpPort=smtp_port, directDelivery={"enabled": True})
+            program.signal(signal.SIGHUP)
+            program.wait_for("directDelivery.enabled: needs a restart")
             write_config(tmp_path, smtpPort=smtp_port)
             program.signal(signal.SIGHUP)
             program.wait_for("reload.done")
@@ -189,6 +199,70 @@ def test_it_goes_on_without_its_unpack_folder_and_its_file(executable: Path, tmp
     assert "ModuleNotFoundError" not in said
     assert "Traceback" not in said
     assert len(list((tmp_path / "data" / "emails").glob("*.eml"))) == 1
+
+
+def test_it_signs_delivers_directly_and_reports_without_its_unpack_folder_and_its_file(
+    executable: Path, tmp_path: Path, unpack_parent: Path
+) -> None:
+    """Over TLS that DANE vouches for, with a key of its own making; the sender, of another domain, hears of what is refused."""
+    copy, key, record = tmp_path / "mailer", *generated_key(executable, tmp_path)
+    shutil.copy2(executable, copy)
+    certificate = issue(make_ca(tmp_path / "ca"), "mx1.recipient.test")
+    with Internet() as internet:
+        [recipient] = internet.domain("recipient.test", behaviour=Behaviour(tls=server_context(certificate)))
+        [sender] = internet.domain("sender.test")
+        recipient.on("rcpt", {"nobody@recipient.test": "550 5.1.1 no such user"})
+        internet.dns.vouches = True
+        internet.dns.add(f"_{internet.port}._tcp.mx1.recipient.test", "TLSA", text_of(tlsa_of(certificate)))
+        config = write_config(
+            tmp_path,
+            hostname="relay.test",
+            directDelivery={"enabled": True, "port": internet.port, "allowPrivate": True},
+            dns={"nameservers": [internet.dns.address]},
+            dkim={"enabled": True, "domain": "signer.test", "privateKeyPath": str(key)},
+            bounce={"enabled": True},
+        )
+        with running("-config", str(config), command=[str(copy)], env={"TMPDIR": str(unpack_parent)}) as program:
+            smtp_port, _ = program.wait_ready()
+            [folder] = unpack_parent.iterdir()
+            shutil.rmtree(folder)
+            copy.unlink()
+            copy.write_text("the next version")
+            with smtplib.SMTP("127.0.0.1", smtp_port, timeout=WAIT_SECONDS) as client:
+                mail = b"From: a@signer.test\r\nSubject: hello\r\n\r\nA message.\r\n"
+                client.sendmail("a@sender.test", ["b@recipient.test", "nobody@recipient.test"], mail)
+            [arrived], [report] = recipient.wait_for(1), sender.wait_for(1)
+            program.signal(signal.SIGTERM)
+            assert program.wait() == 0
+            said = "".join(program.lines)
+    assert arrived.tls
+    assert "dane-ee" in said
+    assert dkim.verify(arrived.data, dnsfunc=lambda name, **_: record if name == b"mail._domainkey.signer.test." else b"")
+    assert (report.sender, report.recipients) == ("", ("a@sender.test",))
+    assert b"5.1.1" in report.data
+    assert "ModuleNotFoundError" not in said
+    assert "Traceback" not in said
+
+
+def generated_key(executable: Path, folder: Path) -> tuple[Path, bytes]:
+    """The file of a key that ``mailer dkim generate`` has made, and the record that it printed."""
+    command = [executable, "dkim", "generate", "--domain", "signer.test", "-config", write_config(folder)]
+    said = subprocess.run(command, env={}, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True).stdout
+    [path] = (folder / "data").rglob("*.private")
+    found = re.search(r"^Value: (.+)$", said, re.MULTILINE)
+    assert found, said
+    return path, found[1].encode()
+
+
+def test_it_examines_a_domain(executable: Path, tmp_path: Path) -> None:
+    with Internet() as internet:
+        internet.domain("recipient.test")
+        config = write_config(tmp_path, dns={"nameservers": [internet.dns.address]})
+        command = [executable, "doctor", "recipient.test", "--json", "-config", config]
+        answer = subprocess.run(command, env={}, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert answer.stderr == ""
+    assert "mx1.recipient.test" in answer.stdout
+    assert isinstance(json.loads(answer.stdout), dict | list)
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
