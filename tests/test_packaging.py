@@ -246,7 +246,7 @@ def test_it_signs_delivers_directly_and_reports_without_its_unpack_folder_and_it
 
 def generated_key(executable: Path, folder: Path) -> tuple[Path, bytes]:
     """The file of a key that ``mailer dkim generate`` has made, and the record that it printed."""
-    command = [executable, "dkim", "generate", "--domain", "signer.test", "-config", write_config(folder)]
+    command = [str(executable), "dkim", "generate", "--domain", "signer.test", "-config", str(write_config(folder))]
     said = subprocess.run(command, env={}, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True).stdout
     [path] = (folder / "data").rglob("*.private")
     found = re.search(r"^Value: (.+)$", said, re.MULTILINE)
@@ -258,7 +258,7 @@ def test_it_examines_a_domain(executable: Path, tmp_path: Path) -> None:
     with Internet() as internet:
         internet.domain("recipient.test")
         config = write_config(tmp_path, dns={"nameservers": [internet.dns.address]})
-        command = [executable, "doctor", "recipient.test", "--json", "-config", config]
+        command = [str(executable), "doctor", "recipient.test", "--json", "-config", str(config)]
         answer = subprocess.run(command, env={}, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert answer.stderr == ""
     assert "mx1.recipient.test" in answer.stdout
