@@ -225,6 +225,7 @@ class _Parts:
         self.smtp.configure(config)
         self.providers.configure(config)
         self.signers.take(ring)
+        self.dispatcher.ways.sign = self.signers.to_use
         self.limiter.configure(config.rate_limits)
         self.dispatcher.configure(config)
         self.dispatcher.intake.archive = self.archive if config.security.log_all_emails else None
@@ -246,7 +247,7 @@ def _build(
     windows = Windows(spool.load_usage)
     providers = ProviderSet(config, windows, hub, Surroundings())
     dispatcher = Dispatcher(config, spool, failed, providers, hub)
-    dispatcher.ways.sign = signers.sign
+    dispatcher.ways.sign = signers.to_use
     providers.on_breaker_closed = dispatcher.breaker_closed
     dispatcher.listens_on = app.listens_on
     # Ended in the reverse order: the spool writes its last records, then the files that follow them are put in place.

@@ -49,7 +49,7 @@ class Ways:
         self._local = local
         self.direct: DirectDelivery | None = None  # given before the configuration that asks for it
         self.setting = Setting(config, Router(config), rules)
-        self.sign: Sign | None = None  # set before anything is delivered; takes a new configuration by itself
+        self.sign: Sign | None = None  # set before anything is delivered, and anew with each configuration
 
     def __repr__(self) -> str:
         return f"Ways({self.setting.router!r})"

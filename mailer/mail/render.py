@@ -33,6 +33,7 @@ def make_render(envelope: Envelope, content: Content, sign: Sign | None = None) 
     A peer with 8BITMIME costs no re-encoding, unless the message has long lines.
     """
     options = envelope.options
+    is_plain = sign is None and not options.has_long_lines
     recoded: dict[Form, Content] = {}
     made: dict[tuple[Form, Address | None], Content] = {}
 
@@ -47,6 +48,8 @@ def make_render(envelope: Envelope, content: Content, sign: Sign | None = None) 
     def render(extensions: frozenset[str], header_from: Address | None = None) -> Content:
         # RFC 6531 3.1 (8): who offers SMTPUTF8 takes 8BITMIME, named or not.
         takes_8bit = "8BITMIME" in extensions or "SMTPUTF8" in extensions
+        if is_plain and takes_8bit and header_from is None:
+            return content  # as nearly always
         form = Form(not takes_8bit, options.has_long_lines, options.smtputf8)
         known = made.get((form, header_from))
         if known is None:

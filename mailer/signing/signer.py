@@ -19,6 +19,7 @@ from mailer.config.schema import DkimConfig
 from mailer.mail.content import Content, header_block, with_head
 from mailer.mail.fields import split_header
 from mailer.mail.outcome import MailerError
+from mailer.mail.render import Sign
 from mailer.signing.canonical import BodyHash
 from mailer.signing.hands import Hands
 from mailer.signing.keys import GOOD_RSA_BITS, RSA, KeyUnusable, PrivateKey
@@ -95,6 +96,11 @@ class Signers:
     def close(self) -> None:
         """End the threads that sign; after the last message."""
         self._hands.close()
+
+    @property
+    def to_use(self) -> Sign | None:
+        """``sign``; None while there is no key, so that nobody asks for each message."""
+        return self.sign if self._ring.signers else None
 
     def sign(self, content: Content) -> Content:
         """The content as it goes out. Raises SigningError, or OSError when it cannot be read."""
