@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mailer.dispatch.crew import Worker
@@ -64,7 +64,7 @@ class Deliverer:
         try:
             if message is None:
                 message = self._open(job)
-                if message is not None:
+                if message is not None and len(message.owed) > 1:
                     self._branch(job, message)
             is_ours = message is None or self._carry(job, message, worker)
             is_handled = True
@@ -119,7 +119,7 @@ class Deliverer:
 
         Not where what comes later depends on what came before (``continueOnError`` false).
         """
-        if len(message.owed) == 1 or not self._ways.config.continue_on_error:
+        if not self._ways.config.continue_on_error:
             return
         now = self.clock()
         ways = message.round.open_ways(message.owed, WaysNow(self._ways, message.id, now), now)
@@ -162,14 +162,12 @@ class Deliverer:
                 step: Step = Wait(message.put_off_until)
                 if now >= message.put_off_until:
                     step = self._next_step(job, message, view)
-                is_attempt = isinstance(step, Attempt)
-                if message.changed and (is_attempt or message.branches > 1):
+                if message.changed and (message.branches > 1 or isinstance(step, Attempt)):
                     self._ledger.note(message, now)
-                is_first = message.row.rounds == 0 and not message.round.has_tried and not message.under_way
                 if isinstance(step, Attempt):
-                    if step.way == job.way:
+                    is_first = message.row.rounds == 0 and not message.round.has_tried and not message.round.under_way
+                    if message.is_branched and step.way == job.way:
                         message.round.begin(step)
-                        message.under_way.update(r.index for r in step.recipients)
                 else:
                     message.branches -= 1
                     if message.branches:
@@ -180,6 +178,9 @@ class Deliverer:
                 return True
             if step.way == job.way:
                 self._attempt(message, step, view, worker, is_first)
+                if not message.owed and not message.is_branched:  # as nearly always: no need to look for more
+                    self._ending.finish(message, self.clock())
+                    return True
             elif not self._change_way(job, message, step.way):
                 return False
 
@@ -209,7 +210,7 @@ class Deliverer:
     def _attempt(self, message: Message, step: Attempt, view: WaysNow, worker: Worker, is_first: bool) -> None:
         now, setting, wanted = view.now, self._ways.setting, len(step.recipients)
         watch = _Watch(self._ledger, worker)
-        verdicts: Mapping[int, Verdict] = {}
+        ended: AttemptEnded | None = None
         began = time.monotonic()
         try:
             transport, admission = self._ways.admit(step.way, wanted, now, view.is_forced)
@@ -228,18 +229,20 @@ class Deliverer:
             if setting.config.bounce.verp and step.way != LOCAL:
                 envelope = with_verp(envelope, tried.recipients)
             verdicts = transport.deliver(Delivery(envelope, tried.recipients, message.render, deadline, watch))
+            queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
+            ended = _ended(message.id, step.way, list(verdicts.values()), time.monotonic() - began, queue_seconds)
         finally:
             with message.lock:
-                message.under_way.difference_update(r.index for r in step.recipients)
+                if message.is_branched:
+                    message.round.end(step)
                 if watch.is_refused:
                     message.put_off_until = now + UNWRITABLE_WAIT_SECONDS
-                elif verdicts:
+                elif ended is not None:
                     message.update(message.round.apply(tried, verdicts, message.owed, setting.rules, self.clock()))
                 if watch.has_leave:
-                    self._ledger.end(message, any(verdict.is_delivered for verdict in verdicts.values()))
+                    self._ledger.end(message, ended is not None and ended.delivered > 0)
         if not watch.is_refused:
-            queue_seconds = max(0.0, now - message.row.envelope.accepted_at) if is_first else None
-            self._hub.publish(_ended(message.id, step.way, list(verdicts.values()), time.monotonic() - began, queue_seconds))
+            self._hub.publish(ended)
 
 
 class _Watch:
@@ -256,7 +259,8 @@ class _Watch:
         self._worker.dialing()
 
     def begin(self) -> bool:
-        self._worker.working()
+        if self._worker.dialing_since:
+            self._worker.working()
         if not self.has_leave:
             self.has_leave = self._ledger.begin()
             self.is_refused = not self.has_leave

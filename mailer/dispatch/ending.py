@@ -43,7 +43,7 @@ class Ending:
         """``step``, which is no attempt, is what the round says."""
         now = view.now
         if not message.owed:
-            self._finish(message, now)
+            self.finish(message, now)
         elif isinstance(step, Wait):
             self.ledger.wait(message, step.until, self._lane(message), now)
         elif isinstance(step, Closed):
@@ -56,7 +56,7 @@ class Ending:
         if reply != REMOVED:
             message.round.to_report.update(r.index for r in message.owed)
         message.update([replace(r, state=State.FAILED, reply=reply, updated_at=now) for r in message.owed])
-        self._finish(message, now)
+        self.finish(message, now)
 
     def _lane(self, message: Message) -> str:
         return self._ways.lane(message.owed)
@@ -81,7 +81,7 @@ class Ending:
         now = view.now
         message.update(message.round.refused_everywhere(message.owed, view, now))
         if not message.owed:
-            self._finish(message, now)
+            self.finish(message, now)
             return
         retry = self._ways.config.retry
         rounds = message.row.rounds + 1
@@ -107,9 +107,10 @@ class Ending:
         )  # fmt: skip
         message.round.to_report.update(r.index for r in owed)
         message.update([replace(r, state=State.FAILED, updated_at=now) for r in owed])
-        self._finish(message, now, given_up)
+        self.finish(message, now, given_up)
 
-    def _finish(self, message: Message, now: float, given_up: Stored | None = None) -> None:
+    def finish(self, message: Message, now: float, given_up: Stored | None = None) -> None:
+        """Every recipient has its final state."""
         if self._is_told(message, now):
             self.ledger.finish(message, now, given_up)
 

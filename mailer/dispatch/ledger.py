@@ -40,13 +40,13 @@ class Message:
     ``row`` is as it was read but for what ``round_ended`` says; ``recipients`` and ``owed`` are as they are now, and
     ``stored`` is both together. ``denied``: ways that refused admission, by the Unix time at which to ask again.
     ``doubts``: attempts in doubt that have ended. ``branches``: jobs that carry it, in hands or in the queue;
-    ``is_branched``: there were several. ``under_way``: indexes of the recipients that an attempt is being made for;
-    ``put_off_until`` (Unix time): nothing is tried before. ``lock`` guards everything that changes.
+    ``is_branched``: there were several. ``put_off_until`` (Unix time): nothing is tried before. ``lock`` guards everything that
+    changes.
     """
 
     __slots__ = (
         "branches", "changed", "content", "denied", "doubts", "id", "is_branched", "lock", "owed", "put_off_until", "recipients",
-        "render", "round", "row", "under_way",
+        "render", "round", "row",
     )  # fmt: skip
 
     def __init__(self, row: Stored, content: Content, sign: Sign | None = None) -> None:
@@ -65,7 +65,6 @@ class Message:
         self.lock = threading.Lock()
         self.branches = 1
         self.is_branched = False
-        self.under_way: set[int] = set()
         self.put_off_until = 0.0
 
     def __repr__(self) -> str:
@@ -82,11 +81,12 @@ class Message:
     @property
     def idle(self) -> Sequence[Recipient]:
         """Those still owed that nobody is trying at this moment."""
-        return [r for r in self.owed if r.index not in self.under_way] if self.under_way else self.owed
+        under_way = self.round.under_way
+        return [r for r in self.owed if r.index not in under_way] if under_way else self.owed
 
     def idle_of(self, indexes: Sequence[int]) -> Sequence[Recipient]:
         """Those of them that are still owed and that nobody is trying."""
-        chosen = [self.recipients[index] for index in indexes if index not in self.under_way]
+        chosen = [self.recipients[index] for index in indexes if index not in self.round.under_way]
         return owed_of(chosen)
 
     @property

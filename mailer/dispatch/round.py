@@ -119,7 +119,8 @@ class Round:
     """The state of a round. ``tripped`` names the ways whose fault was of the kind that opens a breaker.
 
     ``to_report``: indexes of the recipients that came to their end in this round and whose sender may have to be told, FAILED
-    ones, and with ``tells_success`` those delivered where nobody else tells.
+    ones, and with ``tells_success`` those delivered where nobody else tells. ``under_way``: indexes of those that an attempt is
+    being made for which has said so.
     """
 
     def __init__(self) -> None:
@@ -129,6 +130,7 @@ class Round:
         self.has_tried = False
         self.tells_success = False
         self.to_report: set[int] = set()
+        self.under_way: set[int] = set()
 
     def __repr__(self) -> str:
         return f"Round({self._courses!r}, tripped={sorted(self.tripped)})"
@@ -185,15 +187,18 @@ class Round:
         return None, 0.0
 
     def begin(self, attempt: Attempt) -> None:
-        """An attempt is under way: its batch is begun, whatever becomes of it."""
-        for recipient in attempt.recipients:
-            self._courses.setdefault(recipient.index, _Course())
+        """An attempt is under way, until ``end``: for others that look at the round meanwhile."""
+        self.under_way.update(r.index for r in attempt.recipients)
+
+    def end(self, attempt: Attempt) -> None:
+        """It no longer is."""
+        self.under_way.difference_update(r.index for r in attempt.recipients)
 
     def put_off(self, attempt: Attempt, until: float) -> None:
         """The way has no place for an attempt before ``until``: that is no try, and closes nothing."""
         self._next_batch_at[attempt.way] = until
         for recipient in attempt.recipients:
-            self._courses[recipient.index].due[attempt.way] = until
+            self._courses.setdefault(recipient.index, _Course()).due[attempt.way] = until
 
     def apply(
         self, attempt: Attempt, verdicts: Mapping[int, Verdict], owed: Sequence[Recipient], rules: Rules, now: float
@@ -241,7 +246,7 @@ class Round:
         return State.RETRYING
 
     def _drop_batches_not_begun(self, owed: Sequence[Recipient], now: float) -> list[Recipient]:
-        begun = self._courses
+        begun = self.under_way.union(self._courses)
         dropped = [r for r in owed if r.index not in begun and r.attempts == 0]
         self.to_report.update(r.index for r in dropped)
         return [replace(r, state=State.FAILED, reply=NOT_BEGUN, updated_at=now) for r in dropped]
