@@ -177,9 +177,9 @@ class Tally:
         histogram.observe(event.seconds)
 
     def _provider(self, name: str) -> str:
-        if name.startswith(DIRECT_PREFIX):
-            name = DIRECT
         if name not in self._providers:
+            if name.startswith(DIRECT_PREFIX):
+                return DIRECT
             if len(self._providers) >= MAX_PROVIDERS:
                 return OTHER
             self._providers.add(name)
