@@ -106,8 +106,10 @@ class FairQueue(queue.Queue[Job]):
     def offer(self, job: Job) -> bool:
         """Take the job in, if there is room and its sender and way have not had their share; never waits."""
         with self.mutex:
+            if self._size >= self.maxsize:  # first: a lane that never had a job would never be forgotten
+                return False
             lane = self._lanes.get(job.way) or self._lane(job.way)
-            if self._size >= self.maxsize or lane.size >= self._way_share:
+            if lane.size >= self._way_share:
                 return False
             line = lane.senders.get(job.sender)
             if line is not None and len(line) >= self._sender_share:

@@ -289,3 +289,12 @@ def test_many_threads_lose_and_double_nothing() -> None:
         thread.join(10)
     assert sorted(taken) == sorted(f"s{number % 7}-{number}" for number in range(total))
     assert queue.room == 100
+
+
+def test_a_full_queue_remembers_no_way_of_what_it_refuses() -> None:
+    queue = fair_queue(size=4)
+    for number in range(4):
+        assert queue.offer(job(f"s{number}", f"way{number}"))
+    for number in range(1000):
+        assert not queue.offer(job(way=f"another{number}"))
+    assert set(queue._lanes) == {f"way{number}" for number in range(4)}
