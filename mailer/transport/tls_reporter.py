@@ -126,18 +126,16 @@ def wanted_by(records: Iterable[str]) -> Wanted:
     ours = [record for record in records if record.startswith("v=TLSRPTv1;")]
     if len(ours) != 1:
         return Wanted()
+    parts = [part.strip().partition("=") for part in ours[0].split(";")[1:]]
+    uris = [uri.strip() for key, _, value in parts if key.strip() == "rua" for uri in value.split(",")]
     mail: list[Address] = []
     web: list[tuple[str, str]] = []
-    for part in ours[0].split(";")[1:]:
-        key, _, value = part.strip().partition("=")
-        if key.strip() != "rua":
-            continue
-        for uri in value.split(",")[:MAX_ADDRESSES]:
-            scheme, _, rest = uri.strip().partition(":")
-            if scheme.lower() == "mailto" and (address := _address(rest)) is not None:
-                mail.append(address)
-            elif scheme.lower() == "https" and (place := _place(uri.strip())) is not None:
-                web.append(place)
+    for uri in uris[:MAX_ADDRESSES]:
+        scheme, _, rest = uri.partition(":")
+        if scheme.lower() == "mailto" and (address := _address(rest)) is not None:
+            mail.append(address)
+        elif scheme.lower() == "https" and (place := _place(uri)) is not None:
+            web.append(place)
     return Wanted(tuple(dict.fromkeys(mail)), tuple(dict.fromkeys(web)))
 
 

@@ -25,7 +25,15 @@ from mailer.mail.content import Content
 from mailer.mail.envelope import Envelope
 from mailer.mail.outcome import MailerError
 from mailer.transport.https import Https
-from mailer.transport.tls_reporter import LATEST_SECONDS, LOOK_SECONDS, RETRY_SECONDS, Reporter, Wanted, wanted_by
+from mailer.transport.tls_reporter import (
+    LATEST_SECONDS,
+    LOOK_SECONDS,
+    MAX_ADDRESSES,
+    RETRY_SECONDS,
+    Reporter,
+    Wanted,
+    wanted_by,
+)
 from mailer.transport.tlsrpt import (
     DAY_SECONDS,
     MAX_DETAILS,
@@ -163,6 +171,13 @@ def test_a_record_says_where_reports_are_wanted(record: str, mail: list[str], we
 
 def test_two_records_are_none() -> None:
     assert wanted_by(["v=TLSRPTv1; rua=mailto:a@a.test", "v=TLSRPTv1; rua=mailto:b@a.test"]) == Wanted()
+
+
+def test_no_record_has_us_send_to_many() -> None:
+    by_mail = "".join(f"rua=mailto:a{number}@a.test;" for number in range(200))
+    by_web = "".join(f"rua=https://a{number}.test/;" for number in range(200))
+    assert len(wanted_by([f"v=TLSRPTv1; {by_mail}"]).mail) == MAX_ADDRESSES
+    assert len(wanted_by([f"v=TLSRPTv1; {by_web}"]).web) == MAX_ADDRESSES
 
 
 @given(st.text(max_size=200))
