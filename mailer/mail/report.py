@@ -162,6 +162,8 @@ def _header_of(content: Content) -> bytes:
         seen += chunk
         if b"\r\n\r\n" in seen or len(seen) > MAX_HEADER_BYTES:
             break
+    if seen.startswith(b"\r\n"):
+        return b""  # no header at all: what stands before a later empty line is the body
     end = seen.find(b"\r\n\r\n")
     header = seen[: end + 2] if end >= 0 else seen
     if len(header) > MAX_HEADER_BYTES:

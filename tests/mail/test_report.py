@@ -303,6 +303,11 @@ def test_whatever_the_original_is_the_report_has_its_own_parts(content: bytes) -
     assert flufl.bounce.all_failures(email.message_from_bytes(data_of(report)))[1] == {b"b@example.org"}
 
 
+def test_of_a_message_without_a_header_no_line_of_the_body_is_taken_for_one() -> None:
+    report = report_of(recipient(0, "b@example.org"), content=b"\r\nsecret\r\n\r\nmore\r\n")
+    assert b"secret" not in data_of(report)
+
+
 if __name__ == "__main__":
     for case, of_case in CASES.items():
         (GOLDEN / f"{case}.eml").write_bytes(data_of(of_case))
