@@ -260,8 +260,10 @@ def _build(
     smtp: SmtpServer | Front
     if front is None:
         smtp = SmtpServer(config, dispatcher.intake, limiter, hub)
+        dispatcher.intake.count_report = limiter.count_report
     else:
         smtp = front
+        dispatcher.intake.count_report = front.count_report
         front.attach(config.data_dir, dispatcher.intake, spool, hub)
         stack.callback(front.end)
     sources = Sources(

@@ -5,7 +5,7 @@ the record that ends the round, under an id that follows from the message's own 
 between the two loses nothing, and repeats nothing: what has such an id already was told.
 
 Called by worker threads that hold the message alone; no state of its own, so no lock. How it fails: ``submit`` says False
-while a report cannot be stored. Nobody is told of a message without a sender, and so never of a report.
+while a report cannot be stored. Nobody is told of a message without a sender, nor of a report.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Reporter:
         """The reports on the recipients with the indexes ``ended``, whose fate is sealed. None may be forgotten."""
         if not self._ways.config.bounce.enabled:
             return []
-        if not envelope.sender:
+        if _is_nobodys(envelope):
             _tell_nobody(envelope, ended)
             return []
         wish = _wishes(envelope)
@@ -63,7 +63,7 @@ class Reporter:
 
     def warning(self, envelope: Envelope, content: Content, now: float) -> list[Report]:
         """The report that recipients of a late message are still owed, unless something forbids it."""
-        if not envelope.sender:
+        if _is_nobodys(envelope):
             return []
         wish = _wishes(envelope)
         late = [r for r in envelope.owed if wish(r).wants_delay]
@@ -75,7 +75,7 @@ class Reporter:
         try:
             if self._store.find(report.id) is not None:
                 return True
-            self._intake.accept(*_composed(report))
+            self._intake.accept_report(*_composed(report))
         except SpoolError as fault:
             log.error("report.not_stored of=%s kind=%s why=%s", of, kind, fault)
             return False
@@ -116,11 +116,17 @@ def _wishes(envelope: Envelope) -> Callable[[Recipient], Wish]:
     return lambda recipient: wishes.get(str(recipient.address), NO_WISH)
 
 
+def _is_nobodys(envelope: Envelope) -> bool:
+    """Whether there is nobody to tell: reports about TLS have a sender, but no person who waits for them."""
+    return not envelope.sender or envelope.options.is_report
+
+
 def _tell_nobody(envelope: Envelope, ended: Collection[int]) -> None:
     failed = sum(r.index in ended and r.state is State.FAILED for r in envelope.recipients)
-    if failed:
-        what = "report" if envelope.options.is_report else "message"
-        log.warning("report.none of=%s failed=%d: the %s has no sender to tell (RFC 5321 4.5.5)", envelope.id, failed, what)
+    if failed and envelope.options.is_report:
+        log.warning("report.none of=%s failed=%d: nobody is told of a report", envelope.id, failed)
+    elif failed:
+        log.warning("report.none of=%s failed=%d: the message has no sender to tell (RFC 5321 4.5.5)", envelope.id, failed)
 
 
 def _fate(kind: Kind, recipient: Recipient, config: Config) -> Fate:

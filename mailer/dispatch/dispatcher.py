@@ -101,7 +101,7 @@ class Dispatcher:
             self._direct = self.ways.direct = DirectDelivery(config, self._hub, Surroundings(listens_on=self.listens_on))
             self._direct.on_limit_changed = self._queue.set_limit
             self._direct.on_breaker_closed = self.breaker_closed
-            self._direct.policies.reporter.submit = self.intake.accept
+            self._direct.policies.reporter.submit = self.intake.accept_report
             self._direct_services = Service("direct", self._direct), Service("tls-policies", self._direct.policies)
             for service in self._direct_services:
                 service.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from mailer.dispatch.schedule import Schedule
@@ -44,7 +44,8 @@ class _Arriving(NamedTuple):
 
 
 class Intake:
-    """Accepts messages; what the SMTP session is handed. ``archive`` is None where ``logAllEmails`` is off."""
+    """Accepts messages; what the SMTP session is handed. ``archive`` is None where ``logAllEmails`` is off. ``count_report``
+    is told the Unix time of each report of our own, in the thread that made it."""
 
     def __init__(self, store: Store, schedule: Schedule, ways: Ways, hub: Hub) -> None:
         self._store = store
@@ -52,6 +53,7 @@ class Intake:
         self._ways = ways
         self._hub = hub
         self.archive: Archive | None = None
+        self.count_report: Callable[[float], None] = lambda _now: None
 
     def new_content(self, message_id: str) -> ContentWriter:
         """Where the content of a message under way is written."""
@@ -62,6 +64,11 @@ class Intake:
         gate = Gate()
         self.announce(envelope, content, lambda outcomes: gate.settle(outcomes[0][1]))
         gate.wait()
+
+    def accept_report(self, envelope: Envelope, content: Content) -> None:
+        """As ``accept``, for a report of our own: it counts in the rate limits, which never refuse it."""
+        self.accept(envelope, content)
+        self.count_report(envelope.accepted_at)
 
     def announce(self, envelope: Envelope, content: Content, told: Told) -> None:
         """As ``accept``, without waiting for the disk: ``told`` hears, by id, what became of it. Raises SpoolError, and then

@@ -191,6 +191,8 @@ class Hearing:
             return self._configure(pickle.loads(about[0]))  # noqa: S301 - written by our own other half
         if word == Word.REOPEN:
             return self._surroundings.reopen_log()
+        if word == Word.REPORT:
+            return self._limiter.count_report(about[0])
         if self._server is None:
             return True
         if word == Word.STOP_ACCEPTING:

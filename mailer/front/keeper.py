@@ -91,6 +91,11 @@ class Front:
     def reopen_log(self) -> None:
         self._order(Word.REOPEN)
 
+    def count_report(self, now: float) -> None:
+        """A report of our own was stored: the rate limits are counted there."""
+        with contextlib.suppress(ChannelLost):  # with that process its counts end too
+            self._channel.send((Word.REPORT, 0, now))
+
     def stop_accepting(self) -> None:
         with contextlib.suppress(ListenError):
             self._order(Word.STOP_ACCEPTING)

@@ -29,6 +29,7 @@ class Word:
     REOPEN: Final = 13  # number: open the log's file anew
     STOP_ACCEPTING: Final = 14  # number
     CLOSE_SESSIONS: Final = 15  # number, seconds: the answer is whether all have ended
+    REPORT: Final = 16  # 0, Unix time: a report of our own was stored, to be counted; nobody waits for the answer
     # Said by either.
     ANSWER: Final = 20  # number, what was asked for
 

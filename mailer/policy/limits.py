@@ -47,7 +47,7 @@ class Reservation:
 class RateLimiter:
     """Reserves room for messages by envelope sender, whatever its letter case, and in all.
 
-    The null sender, and so our own reports, count globally only. ``configure`` may be called from any thread.
+    The null sender and our own reports count globally only. ``configure`` may be called from any thread.
     """
 
     def __init__(self, config: RateLimitsConfig, windows: Windows, hub: Hub) -> None:
@@ -80,6 +80,11 @@ class RateLimiter:
                 return None
             held.append(name)
         return Reservation(self._windows, held)
+
+    def count_report(self, now: float) -> None:
+        """A report of our own was stored at Unix time ``now``: it takes room from others, and is never refused."""
+        if self._config.enabled:
+            self._windows.take(GLOBAL, 1, Limits(0, 0), now)
 
     def _refuse(self, sender: Address, scope: str, limits: Limits) -> None:
         log.warning(

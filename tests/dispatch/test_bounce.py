@@ -200,3 +200,12 @@ def test_lists_and_machines_are_not_warned(desk: Desk, field: bytes, is_warned: 
 @pytest.mark.parametrize(("wish", "is_warned"), [("DELAY", True), ("FAILURE,DELAY", True), ("FAILURE", False), ("NEVER", False)])
 def test_a_delay_is_told_of_only_to_whom_it_concerns(desk: Desk, wish: str, is_warned: bool) -> None:
     assert desk.warned(message(State.RETRYING, wish=wish, age=DAY)) is is_warned
+
+
+def test_a_report_with_a_sender_causes_no_other(desk: Desk) -> None:
+    """Reports about TLS have one: their failure would be told to an address that mostly nobody reads."""
+    plain = message(State.FAILED, age=DAY)
+    report = replace(plain, options=replace(plain.options, is_report=True))
+    assert desk.due(plain)
+    assert not desk.due(report)
+    assert not desk.warned(replace(report, recipients=message(State.RETRYING).recipients))

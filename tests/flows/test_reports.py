@@ -137,7 +137,7 @@ def test_a_message_from_nobody_and_a_report_are_never_reported(tmp_path: Path, u
         relay.wait_for_line("report.none .* the message has no sender")
         relay.send(to=BAD)
         relay.wait_for_line("report.stored")
-        relay.wait_for_line("report.none .* the report has no sender")
+        relay.wait_for_line("report.none .* nobody is told of a report")
         relay.wait_for_line(r"message.finished id=\S+-failed-\S+ delivered=0 failed=1")
         assert relay.output.count("report.stored") == 1
 
@@ -323,3 +323,18 @@ def told_of(upstream: Upstream) -> set[tuple[str, str]]:
     """The ids of messages, each with that of a report on it. A report that was delivered twice, as any mail may be, is one."""
     messages = [email.message_from_bytes(report.data) for report in reports_of(upstream)]
     return {(str(m["In-Reply-To"])[1:].partition("@")[0], str(m["Message-ID"])) for m in messages}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_reports_take_room_in_the_global_limit(tmp_path: Path, upstream: Upstream, processes: int) -> None:
+    limits = {"enabled": True, "globalMaxPerHour": 2}
+    with relay_to(tmp_path, upstream, processes=processes, rateLimits=limits) as relay:
+        send_asking(relay, (BAD, ""))
+        wait_for_reports(upstream)
+
+        def is_refused() -> bool:
+            with relay.connect() as client:
+                client.ehlo()
+                return client.mail(SENDER)[0] == 451
+
+        eventually(is_refused)

@@ -99,3 +99,18 @@ def test_switched_off_nothing_is_counted_and_new_limits_apply_at_once() -> None:
     limited.limiter.configure(limited.config)
     assert limited.limiter.reserve(A, NOW)
     assert limited.limiter.reserve(A, NOW) is None
+
+
+def test_our_own_reports_count_globally_and_are_never_refused() -> None:
+    limited = Limited(global_hour=2)
+    for _ in range(3):
+        limited.limiter.count_report(NOW)
+    assert limited.windows.counts(GLOBAL, NOW) == (3, 3)
+    assert limited.limiter.reserve(A, NOW) is None
+
+
+def test_nothing_is_counted_where_limits_are_off() -> None:
+    limited = Limited()
+    limited.limiter.configure(RateLimitsConfig(enabled=False))
+    limited.limiter.count_report(NOW)
+    assert limited.windows.counts(GLOBAL, NOW) == (0, 0)
