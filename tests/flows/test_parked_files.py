@@ -128,7 +128,13 @@ def test_dead_message_moved_back_is_tried_again(tmp_path: Path) -> None:
         message_id = relay.send(to=[FIRST])
         eventually(lambda: len(relay.files("dead")) == 1, "the dead file")
         upstream.on("rcpt")
-        relay.files("dead")[0].replace(path_of(relay, message_id))
-        retry(relay)
-        assert upstream.wait_for(1)[0].recipients == (FIRST,)
+
+        def moved_back() -> bool:
+            """Again where it was moved before the spool knew that it lay there: then it was put there once more."""
+            for dead in relay.files("dead"):
+                dead.replace(path_of(relay, message_id))
+            return bool(upstream.messages)
+
+        retry_until(relay, moved_back, "the delivery")
+        assert [message.recipients for message in upstream.messages] == [(FIRST,)]
         eventually(lambda: (in_failed(relay), relay.files("dead")) == ([], []), "no file of it")
