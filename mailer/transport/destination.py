@@ -19,7 +19,7 @@ from mailer.transport.admission import BUSY, ONE, Admission, Gate
 from mailer.transport.breaker import PROBING
 from mailer.transport.manners import BUSY_SECONDS, Book, Manners, Site
 from mailer.transport.mx import RouteFinder
-from mailer.transport.mx_pass import Pass, Shunned, is_ours, says_slow_down
+from mailer.transport.mx_pass import NOT_FIT_FOR_REQUIRETLS, Pass, Shunned, is_ours, says_slow_down
 from mailer.transport.pool import Pool
 from mailer.transport.tls_policy import Policies
 from mailer.transport.transaction import Outcome
@@ -160,7 +160,8 @@ class Destination:
             self._pool.end(conversation, now)  # before the place is free: whoever takes it may find this connection
         finally:
             self._leave()
-        asks_more = delivery.envelope.options.require_tls and outcome.stage is Stage.TLS
+        is_unfit = outcome.stage is Stage.TLS or outcome.reply.enhanced == NOT_FIT_FOR_REQUIRETLS
+        asks_more = delivery.envelope.options.require_tls and is_unfit
         delivered = self._note(outcome, now, is_ours(outcome) or asks_more)
         if self._pool.has_idle:
             means.kept(self)

@@ -33,7 +33,7 @@ _BEFORE_MAIL = frozenset({Stage.CONNECT, Stage.TLS, Stage.EHLO})
 _OF_THE_DOMAIN = _BEFORE_MAIL | {Stage.MAIL, Stage.DATA}
 """Stages at which a temporary refusal concerns the domain; at RCPT it concerns that recipient (greylisting)."""
 _SLOW_DOWN = frozenset({421, 450, 451, 452})
-_NOT_FIT_FOR_REQUIRETLS = "5.7.30"  # RFC 8689 4.2.1: the others are to be asked
+NOT_FIT_FOR_REQUIRETLS = "5.7.30"  # RFC 8689 4.2.1: the others are to be asked
 _NO_SERVER = Verdict(Stage.CONNECT, Reply(451, "4.4.4", "domain has no mail server"))
 
 
@@ -156,7 +156,8 @@ class Pass:
             return Passed(self._same_for_all(Verdict(Stage.CONNECT, found)), conversation)
         security = policy.of_host(host, found.is_authentic)
         if isinstance(security, Reply):
-            return Passed(self._same_for_all(Verdict(Stage.TLS, security)), conversation)
+            stage = Stage.MAIL if security.is_permanent else Stage.TLS  # as where a server says that it has no REQUIRETLS
+            return Passed(self._same_for_all(Verdict(stage, security)), conversation)
         try:
             self._open(conversation, host, found, security)
         except FOREIGN as error:
@@ -192,7 +193,7 @@ class Pass:
         """The same verdict for everyone, though no server was asked. It is the domain's fault, if it may pass."""
         verdict = verdict_of(verdict.stage, verdict.reply)
         verdicts = {recipient.index: verdict for recipient in self._delivery.recipients}
-        return Outcome(verdicts, verdict.stage, verdict.reply, is_fault=verdict.stage is not Stage.RCPT)
+        return Outcome(verdicts, verdict.stage, verdict.reply, is_fault=verdict.stage in _BEFORE_MAIL)
 
 
 def server_of(conversation: Conversation) -> str:
@@ -220,4 +221,4 @@ def _goes_on(outcome: Outcome) -> bool:
         return False
     if outcome.stage in _BEFORE_MAIL or outcome.is_fault:
         return True
-    return outcome.stage is Stage.MAIL and (outcome.reply.is_transient or outcome.reply.enhanced == _NOT_FIT_FOR_REQUIRETLS)
+    return outcome.stage is Stage.MAIL and (outcome.reply.is_transient or outcome.reply.enhanced == NOT_FIT_FOR_REQUIRETLS)

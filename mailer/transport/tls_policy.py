@@ -44,6 +44,10 @@ _WANTED = {
 }
 
 
+_UNPROVEN = Reply(550, "5.7.30", "REQUIRETLS, and neither DNSSEC nor MTA-STS vouches for the domain's mail servers")
+"""RFC 8689 8.2: whoever can forge MX records can lead to a server with a good certificate of its own."""
+
+
 class _Settings(NamedTuple):
     dns: Dns
     port: int
@@ -88,15 +92,18 @@ class Policies:
         domain asks, the others add to it. ``require_tls`` overrides them all (RFC 8689 4.2.1). May ask DNS and fetch."""
         least = Level.VERIFIED if require_tls else _WANTED[wanted]
         if least is Level.CLEAR or route.domain.startswith("["):
-            return DomainPolicy(self, route, least, None)
+            return DomainPolicy(self, route, _Asked(least), None)
         found = self.sts.find(route.domain)
         if found.failure is not None:
             self.tally.failure(PolicyName(route.domain, "sts"), Detail(found.failure, reason=found.why))
-        return DomainPolicy(self, route, least, found.policy)
+        unproven = None
+        if require_tls and not route.is_authentic:
+            unproven = _UNPROVEN if found.failure is None else Reply(451, "4.7.5", f"{_UNPROVEN.text}: {found.why}")
+        return DomainPolicy(self, route, _Asked(least, unproven=unproven), found.policy)
 
     def of_report(self, route: Route) -> DomainPolicy:
         """For a report about TLS: it is delivered despite what it tells of, and its session is not told of (RFC 8460 3)."""
-        return DomainPolicy(self, route, Level.OPPORTUNISTIC, None, is_report=True)
+        return DomainPolicy(self, route, _Asked(Level.OPPORTUNISTIC, is_report=True), None)
 
     @property
     def skips_verify(self) -> bool:
@@ -136,17 +143,24 @@ class Policies:
         return [address for family in families for address in self._settings.dns.addresses(host, family).records]
 
 
-class DomainPolicy:
-    """What holds for one domain, for one delivery. ``least``: what the user or the message asks for; ``sts``: the domain.
-    ``is_report``: no policy binds it, and nothing is counted."""
+class _Asked(NamedTuple):
+    """What the user or the message asks for. ``is_report``: no policy binds it, and nothing is counted. ``unproven``: why a
+    server is not used that no policy of the domain names, if it is not."""
 
-    def __init__(
-        self, policies: Policies, route: Route, least: Level, sts: StsPolicy | None, is_report: bool = False
-    ) -> None:
+    least: Level
+    is_report: bool = False
+    unproven: Reply | None = None
+
+
+class DomainPolicy:
+    """What holds for one domain, for one delivery. ``sts``: what the domain asks for."""
+
+    def __init__(self, policies: Policies, route: Route, asked: _Asked, sts: StsPolicy | None) -> None:
         self._policies = policies
         self._route = route
-        self._least = least
-        self._is_report = is_report
+        self._least = asked.least
+        self._is_report = asked.is_report
+        self._unproven = asked.unproven
         self._sts = sts if sts is not None and sts.mode is not Mode.NONE else None
 
     def __repr__(self) -> str:
@@ -183,6 +197,8 @@ class DomainPolicy:
 
     def _by_sts(self, host: MailHost, least: Level) -> HostPolicy | Reply:
         sts, domain = self._sts, self._route.domain
+        if self._unproven is not None and (sts is None or not sts.allows(host.name)):
+            return self._unproven
         if sts is None:
             return self._session(host, least, least, why="TLS is required" if least > Level.OPPORTUNISTIC else "")
         name = PolicyName(domain, "sts", tuple(sts.lines()), sts.mx)

@@ -93,6 +93,7 @@ def test_requiretls_that_nobody_offers_fails_for_good_and_at_once(internet: Inte
         "b.test", behaviour=Behaviour(tls=serving(issue(ca, "mx1.b.test")), extensions=(*EXTENSIONS, "REQUIRETLS"))
     )
     tls = {"certFile": str(certificate.cert_file), "keyFile": str(certificate.key_file)}
+    internet.dns.vouches = True
     relay = relay_to(internet, tmp_path, tls=tls)
     with relay.start({"SSL_CERT_FILE": str(ca.cert_file)}), relay.connect() as client:
         client.starttls()

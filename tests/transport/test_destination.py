@@ -180,12 +180,16 @@ class TestBreaker:
         assert direct.open_at("a.test", clock()) == clock()
 
 
-    def test_a_message_that_asks_more_of_tls_than_others_says_nothing_about_the_domain(self, internet: Internet) -> None:
+    @pytest.mark.parametrize(("vouches", "stage"), [(True, Stage.TLS), (False, Stage.MAIL)])
+    def test_a_message_that_asks_more_of_tls_than_others_says_nothing_about_the_domain(
+        self, internet: Internet, vouches: bool, stage: Stage
+    ) -> None:
         internet.domain("a.test")
+        internet.dns.vouches = vouches
         direct = direct_over(internet)
         for _ in range(FAULTS_TO_OPEN + 1):
             verdicts = send(direct, delivery=delivery_to("b@a.test", options=Options(require_tls=True)))
-            assert verdicts[0].stage is Stage.TLS
+            assert verdicts[0].stage is stage
         assert direct.limit_of("a.test") == FIRST_CONVERSATIONS
         assert send(direct, "b@a.test")[0].is_delivered
         direct.close()
@@ -274,6 +278,7 @@ class TestKeptConnections:
 
     def test_are_not_used_for_a_message_that_asks_for_tls_all_the_way(self, internet: Internet) -> None:
         [server] = internet.domain("a.test")
+        internet.dns.vouches = True
         direct = direct_over(internet)
         send(direct, "b@a.test")
         send(direct, delivery=delivery_to("b@a.test", options=Options(require_tls=True)))

@@ -418,6 +418,7 @@ class TestRequireTls:
             world.authority.behaviour("wrong name", extensions=(*EXTENSIONS, "REQUIRETLS")),
             world.authority.behaviour(name="mx2.a.test", extensions=(*EXTENSIONS, "REQUIRETLS")),
         )
+        world.internet.dns.vouches = True
         assert world.deliver(require_tls=True).is_delivered
         assert "REQUIRETLS" in good.wait_for(1)[0].parameters
 
@@ -429,10 +430,36 @@ class TestRequireTls:
 
     def test_a_server_without_it_is_passed_over_and_where_all_are_it_comes_back(self, world: World) -> None:
         first, second = world.domain(world.authority.behaviour(), world.authority.behaviour(name="mx2.a.test"))
+        world.internet.dns.vouches = True
         verdict = world.deliver(require_tls=True)
         assert (verdict.reply.code, verdict.reply.enhanced) == (550, "5.7.30")
         assert (first.connections, second.connections) == (1, 1)
         assert "MAIL" not in first.verbs() + second.verbs()
+
+    def test_servers_that_nobody_vouches_for_are_not_even_asked(self, world: World) -> None:
+        """RFC 8689 8.2: whoever forges the MX records has a good certificate for a server of his own."""
+        [server] = world.domain(world.authority.behaviour(extensions=(*EXTENSIONS, "REQUIRETLS")))
+        verdict = world.deliver(require_tls=True)
+        assert (verdict.stage, verdict.reply.code, verdict.reply.enhanced) == (Stage.MAIL, 550, "5.7.30")
+        assert server.connections == 0
+        assert world.deliver().is_delivered  # it says nothing of the domain
+
+    @pytest.mark.parametrize("mode", ["enforce", "testing"])
+    def test_mta_sts_vouches_for_the_servers_that_it_names(self, world: World, mode: str) -> None:
+        offering = (*EXTENSIONS, "REQUIRETLS")
+        other, named = world.domain(
+            world.authority.behaviour(extensions=offering), world.authority.behaviour(name="mx2.a.test", extensions=offering)
+        )
+        world.sts(mode, "mx2.a.test")
+        assert world.deliver(require_tls=True).is_delivered
+        assert (other.connections, len(named.wait_for(1))) == (0, 1)
+
+    def test_while_a_policy_cannot_be_fetched_it_waits(self, world: World) -> None:
+        [server] = world.domain(world.authority.behaviour(extensions=(*EXTENSIONS, "REQUIRETLS")))
+        world.sts("enforce")
+        world.web.answer = lambda _request: page("", "503 Service Unavailable")
+        assert refused_for_tls(world.deliver(require_tls=True))
+        assert server.connections == 0
 
 
 @pytest.mark.parametrize("renewed", [False, True], ids=["before", "after a reload"])
