@@ -64,11 +64,11 @@ def compare(published: Sequence[str], key: PrivateKey) -> Comparison:
 def _compare(tags: dict[str, str], key: PrivateKey) -> Comparison:
     published = "".join(tags["p"].split())
     if tags.get("v", "DKIM1") != "DKIM1":
-        return Comparison(State.DIFFERS, f"it begins with v={tags['v'][:20]}, so receivers ignore it: publish v=DKIM1")
+        return Comparison(State.DIFFERS, f"it begins with v={tags['v'][:20]!a}, so receivers ignore it: publish v=DKIM1")
     if not published:
         return Comparison(State.DIFFERS, "the published key is revoked (p= is empty): publish the key, or rotate")
     if tags.get("k", "rsa") != key.kind:
-        return Comparison(State.DIFFERS, f"a key of kind {tags.get('k', 'rsa')[:20]} is published, this one is {key.kind}")
+        return Comparison(State.DIFFERS, f"a key of kind {tags.get('k', 'rsa')[:20]!a} is published, this one is {key.kind}")
     if published != key.public.decode("ascii"):
         return Comparison(State.DIFFERS, "another key is published: publish the record of this one, or put that key in place")
     if "h" in tags and "sha256" not in _list(tags["h"]):

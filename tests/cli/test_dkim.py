@@ -181,7 +181,7 @@ def test_a_published_key_is_in_order(site: Site) -> None:
         (lambda record: record.replace("MII", "MIJ"), "another key"),
         (lambda record: record.partition("p=")[0] + "p=", "revoked"),
         (lambda record: record.replace("k=rsa", "k=ed25519"), "kind"),
-        (lambda record: record.replace("v=DKIM1", "v=DKIM2"), "v=DKIM2"),
+        (lambda record: record.replace("v=DKIM1", "v=DKIM2"), "v='DKIM2'"),
         (lambda record: record + "; h=sha1", "sha256"),
         (lambda record: record + "; s=tlsrpt", "email"),
         (lambda record: "v=spf1 -all", "no DKIM record"),
@@ -193,6 +193,13 @@ def test_a_published_record_that_does_not_serve_says_why(site: Site, change: Any
     assert code == os.EX_UNAVAILABLE
     assert why in out.splitlines()[0]
     assert f"{NAME}. IN TXT" in out, "what to publish"
+
+
+@pytest.mark.parametrize("field", ["v=\x1b[2J", "k=\x1b[2J"])
+def test_what_dns_says_is_nothing_that_a_terminal_obeys(site: Site, field: str) -> None:
+    site.generate()
+    site.publish(f"p=MII; {field}")
+    assert "\x1b" not in site.dkim("check")[1]
 
 
 @pytest.mark.parametrize(

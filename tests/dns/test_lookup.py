@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import dns.edns
 import dns.flags
 import dns.message
+import dns.rcode
 import dns.rrset
 import pytest
 from hypothesis import given
@@ -179,6 +181,19 @@ def test_a_refusal_is_a_failure_that_names_it(nameserver: Nameserver, resolver: 
     nameserver.refuse("example.test", rcode)
     said = resolver.mx("example.test")
     assert (said.status, said.why) == (Status.FAILED, f"example.test MX: {rcode}")
+
+
+def test_what_a_server_adds_to_its_refusal_stays_on_one_line(nameserver: Nameserver, resolver: Dns) -> None:
+    def explain(query: dns.message.Message) -> Sequence[bytes]:
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.SERVFAIL)
+        response.use_edns(0, options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS, "bogus\r\nX: \x1b[2J")])
+        return [response.to_wire()]
+
+    nameserver.forge("example.test", explain)
+    why = resolver.mx("example.test").why
+    assert "bogus" in why
+    assert why.isprintable()
 
 
 def test_silence_is_a_failure_after_the_time_out(nameserver: Nameserver) -> None:
