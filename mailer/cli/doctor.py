@@ -24,11 +24,13 @@ from mailer.config.load import load
 from mailer.config.schema import Config
 from mailer.dns.hosts import HostsFile
 from mailer.dns.lookup import Dns
+from mailer.dns.places import parse_ip
 from mailer.doctor.case import Case, Sightings, Target
 from mailer.doctor.checklist import report
 from mailer.doctor.finding import Finding, Status
 from mailer.doctor.origin import own_addresses
 from mailer.mail.address import is_domain
+from mailer.mail.idna import to_ascii
 from mailer.mail.outcome import MailerError
 from mailer.transport.peer import system_trust_store
 
@@ -95,8 +97,8 @@ def default_domain(config: Config) -> str:
 
 def _domain_of(text: str) -> str:
     try:
-        name = text.removesuffix(".").encode("idna").decode("ascii").lower()
-    except UnicodeError:
+        name = to_ascii(text.removesuffix("."))
+    except ValueError:
         name = ""
     if not is_domain(name) or name.startswith("[") or "." not in name:
         raise _Misunderstood(f"{text!a} is no domain such as example.com")
@@ -109,17 +111,9 @@ def _target_of(text: str, usual_port: int) -> Target:
     if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
         host, port = text, str(usual_port)
     host = host.removeprefix("[").removesuffix("]")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 1 << 16) or not (is_domain(host) or _is_address(host)):
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 1 << 16) or not (is_domain(host) or parse_ip(host)):
         raise _Misunderstood(f"--target: {text!a} is no host or host:port")
     return Target(host, int(port))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def as_json(domain: str, started: float, findings: Mapping[str, Finding]) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mailer.dns.places import parse_ip
+
 DNS_PORT = 53
 MAX_SYSTEM_SERVERS = 3  # MAXNS of resolv.conf(5)
 LAST_SECONDS = 30.0  # that a silent server comes last: then one question finds out whether it is back
@@ -102,20 +104,12 @@ def parse_resolv_conf(text: str) -> tuple[Nameserver, ...]:
     trusts_all = False
     for line in text.splitlines():
         words = line.split()
-        if len(words) > 1 and words[0] == "nameserver" and _is_address(words[1]):
+        if len(words) > 1 and words[0] == "nameserver" and parse_ip(words[1]) is not None:
             hosts.append(words[1])
         elif words and words[0] == "options":
             trusts_all = trusts_all or "trust-ad" in words
     hosts = hosts[:MAX_SYSTEM_SERVERS] or ["127.0.0.1"]
     return tuple(Nameserver(host, DNS_PORT, trusts_all or ipaddress.ip_address(host).is_loopback) for host in hosts)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def file_state(path: Path) -> FileState:

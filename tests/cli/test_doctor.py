@@ -212,6 +212,7 @@ def test_a_target_is_a_host_or_an_address_with_or_without_a_port(text: str, targ
 
 def test_a_domain_beyond_ascii_is_looked_up_in_its_ascii_form() -> None:
     assert build_case("b\u00fccher.test").domain == "xn--bcher-kva.test"
+    assert build_case("stra\u00dfe.test").domain == "xn--strae-oqa.test", "not strasse.test, which is somebody else's"
 
 
 def build_case(*words: str) -> Case:
