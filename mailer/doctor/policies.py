@@ -13,11 +13,10 @@ from mailer.doctor.dmarc import tags_of
 from mailer.doctor.finding import Finding, failed, ok, warning
 from mailer.doctor.names import CHECK_NAMESERVERS, addresses_of
 from mailer.transport.https import Https, HttpsError
-from mailer.transport.sts import BadPolicy, Mode, StsPolicy, id_of, parse
+from mailer.transport.sts import POLICY_PATH, BadPolicy, Mode, StsPolicy, id_of, parse
 
 FETCH_SECONDS = 10.0
 REPORT_VERSION = "TLSRPTv1"
-POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3
 _REPORT_ADDRESS = re.compile(r"mailto:[^@\s]+@[^@\s]+|https://\S+", re.IGNORECASE)
 
 

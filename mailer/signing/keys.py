@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MIN_RSA_BITS = 1024  # RFC 8301 3.2: a signer must not use less, and a verifier must not accept it
 GOOD_RSA_BITS = 2048  # RFC 8301 3.2: should
-MAX_RSA_BITS = 4096  # RFC 8301 3.2: all that a verifier must be able to check
 
 RSA = "rsa"
 ED25519 = "ed25519"

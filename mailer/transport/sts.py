@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mailer.mail.outcome import MailerError
 
+POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3, at the host mta-sts.<domain>
 MAX_MX_PATTERNS = 50  # of one policy; those of the largest providers have under ten
 MAX_AGE_SECONDS = 31557600  # RFC 8461 3.2: the greatest value, about a year
 MIN_AGE_SECONDS = 300

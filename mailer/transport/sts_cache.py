@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from mailer.dns.lookup import Answer, Status
 from mailer.transport.https import TOTAL_SECONDS, Https, HttpsError
-from mailer.transport.sts import BadPolicy, StsPolicy, id_of, parse
+from mailer.transport.sts import POLICY_PATH, BadPolicy, StsPolicy, id_of, parse
 from mailer.transport.tlsrpt import Result
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class StsCache:
                 self._note(domain, held, failure)
                 self._changed.notify_all()
         if held is None:
-            log.warning("sts.fetch_failed domain=%s result=%s reason=%r", domain, failure.failure, failure.why)
+            log.warning("sts.fetch_failed domain=%s reason=%r", domain, failure.why)
             return kept._replace(failure=failure.failure, why=failure.why)
         log.info("sts.policy domain=%s mode=%s id=%s max_age=%d", domain, *_summary(held))
         self._write(domain, held)
@@ -135,7 +135,7 @@ class StsCache:
     def _fetch(self, domain: str, announced: str) -> tuple[Held | None, Found]:
         """The policy, or why there is none."""
         try:
-            response = self._https.get(f"mta-sts.{domain}", "/.well-known/mta-sts.txt", self.allow_private)
+            response = self._https.get(f"mta-sts.{domain}", POLICY_PATH, self.allow_private)
             if response.status != 200:  # RFC 8461 3.3: redirects are not followed
                 return None, Found(None, Result.FETCH_ERROR, f"answered {response.status}")
             if response.kind != "text/plain":  # RFC 8461 3.2: lest a page that users can write to sets a policy

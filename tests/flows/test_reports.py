@@ -22,7 +22,6 @@ SENDER = "from@example.com"
 GOOD, BAD, LATER = (f"{name}@example.org" for name in ("good", "bad", "later"))
 BUSY = "451 4.3.2 not now"
 REFUSALS = {BAD: "550 5.1.1 no such user", LATER: BUSY}
-ONE_ROUND = {**FAST_RETRIES, "maxAttempts": 1}
 TWO_ROUNDS = {**FAST_RETRIES, "maxAttempts": 2, "failedRetryInterval": 1}
 
 
