@@ -156,16 +156,15 @@ class Deliverer:
         while True:
             now = self.clock()
             with message.lock:
+                row = message.row
                 # Too old, and not tried once: nothing is given up before one round, so a breaker does not deny this one.
-                is_last_chance = message.row.rounds == 0 and self._ways.is_expiring(message.row, now)
+                is_last_chance = row.rounds == 0 and self._ways.is_expiring(row, now)
                 view = WaysNow(self._ways, message.id, now, is_last_chance, message.denied)
-                step: Step = Wait(message.put_off_until)
-                if now >= message.put_off_until:
-                    step = self._next_step(job, message, view)
+                step = self._next_step(job, message, view) if now >= message.put_off_until else Wait(message.put_off_until)
                 if message.changed and (message.branches > 1 or isinstance(step, Attempt)):
                     self._ledger.note(message, now)
                 if isinstance(step, Attempt):
-                    is_first = message.row.rounds == 0 and not message.round.has_tried and not message.round.under_way
+                    is_first = row.rounds == 0 and not message.round.has_tried and not message.round.under_way
                     if message.is_branched and step.way == job.way:
                         message.round.begin(step)
                 else:

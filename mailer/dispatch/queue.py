@@ -16,12 +16,12 @@ One lock, ``mutex`` of ``queue.Queue``, guards everything here. ``not_empty`` is
 
 from __future__ import annotations
 
-import heapq
 import math
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from mailer.mail.content import Content, MemoryContent
@@ -258,7 +258,7 @@ class FairQueue(queue.Queue[Job]):
 
     def _first_in_line(self) -> _Lane:
         while self._line:
-            place = heapq.heappop(self._line)
+            place = heappop(self._line)
             lane = self._lanes.get(place[2])
             if lane is not None and lane.place is place:
                 return lane
@@ -269,11 +269,11 @@ class FairQueue(queue.Queue[Job]):
         if lane.size and lane.busy < lane.limit:
             if lane.place is None:
                 self._ready += 1
-            lane.place = (lane.busy, lane.turn, lane.way)
-            heapq.heappush(self._line, lane.place)
+            place = lane.place = (lane.busy, lane.turn, lane.way)
+            heappush(self._line, place)
             if len(self._line) > 4 * self._ready + IDLE_WAYS:
                 self._line = [lane.place for lane in self._lanes.values() if lane.place is not None]
-                heapq.heapify(self._line)
+                heapify(self._line)
         elif lane.place is not None:
             lane.place = None
             self._ready -= 1

@@ -213,8 +213,10 @@ class Round:
         for recipient in attempt.recipients:
             verdict = verdicts[recipient.index]
             state = self._take(recipient.index, attempt.way, verdict, rules, now)
-            refused = refused or state is State.FAILED
-            if state is State.FAILED or (self.tells_success and state is State.SUCCESS and not verdict.took_dsn):
+            if state is State.FAILED:
+                refused = True
+                self.to_report.add(recipient.index)
+            elif self.tells_success and state is State.SUCCESS and not verdict.took_dsn:
                 self.to_report.add(recipient.index)
             tries = recipient.attempts + 1
             changed.append(Recipient(recipient.index, recipient.address, state, tries, attempt.way, verdict.reply, now))

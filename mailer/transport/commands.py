@@ -11,13 +11,11 @@ from collections.abc import Sequence
 
 from mailer.mail.address import Address
 from mailer.mail.dsn import NO_WISH, Dsn, Wish
-from mailer.mail.envelope import Options, Recipient
+from mailer.mail.envelope import Recipient
 from mailer.mail.xtext import ascii_original, original_of
 
 REMEMBERED = 1024
 """RCPT commands that are remembered, since mail mostly goes to the same few. At most 1 MiB."""
-
-_NOTHING_ASKED = Dsn()
 
 
 def path_of(address: Address, has_utf8: bool) -> bytes:
@@ -26,33 +24,23 @@ def path_of(address: Address, has_utf8: bool) -> bytes:
     return path if has_utf8 or path.isascii() else f"<{address.local_part}@{address.domain_key}>".encode()
 
 
-def asked_of(options: Options, extensions: frozenset[str]) -> Dsn | None:
-    """What to tell the peer of reports: None where it does not offer DSN."""
-    if "DSN" not in extensions:
-        return None
-    return Dsn.of_text(options.dsn) if options.dsn else _NOTHING_ASKED
-
-
-def mail_parameters(dsn: Dsn | None) -> bytes:
+def mail_parameters(dsn: Dsn) -> bytes:
     """RET and ENVID as they came (RFC 3461 5.2.1 (a), (b))."""
-    if dsn is None:
-        return b""
     ret = f" RET={dsn.ret}" if dsn.ret else ""
     envelope_id = f" ENVID={dsn.envelope_id}" if dsn.envelope_id else ""
     return (ret + envelope_id).encode("ascii")
 
 
-def rcpt_commands(recipients: Sequence[Recipient], has_utf8: bool, dsn: Dsn | None) -> list[bytes]:
+def rcpt_commands(recipients: Sequence[Recipient], has_utf8: bool, dsn: Dsn) -> list[bytes]:
     """RCPT for each; with NOTIFY where it came, and with ORCPT: as it came, else the address itself (RFC 3461 5.2.1)."""
-    if dsn is None or not dsn.wishes:
-        return [_plain_rcpt(recipient.address, has_utf8, dsn is not None) for recipient in recipients]
     wishes = dict(dsn.wishes)
     addresses = [recipient.address for recipient in recipients]
     return [_rcpt(address, has_utf8, wishes.get(address.text, NO_WISH)) for address in addresses]
 
 
 @functools.lru_cache(REMEMBERED)
-def _plain_rcpt(address: Address, has_utf8: bool, offers_dsn: bool) -> bytes:
+def plain_rcpt(address: Address, has_utf8: bool, offers_dsn: bool) -> bytes:
+    """RCPT for a recipient whose sender asked nothing about reports."""
     return _rcpt(address, has_utf8, NO_WISH) if offers_dsn else b"RCPT TO:%b\r\n" % path_of(address, has_utf8)
 
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from mailer.mail.address import Address
 from mailer.mail.content import Content, MemoryContent
+from mailer.mail.dsn import Dsn
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Delivery, MailerError, Reply, Stage, Verdict
 from mailer.transport.client import Conversation, received
-from mailer.transport.commands import asked_of, mail_parameters, path_of, rcpt_commands
+from mailer.transport.commands import mail_parameters, path_of, plain_rcpt, rcpt_commands
 from mailer.transport.delay import named_delay
 from mailer.transport.faults import FOREIGN, ContentUnreadable, Fault, is_lost, nonsense, reply_for
 from mailer.transport.needs import has_utf8_header, is_8bit, readable
@@ -123,15 +124,19 @@ class Transaction:
             if not self._fits_ascii(content):
                 return None
             has_utf8 = False
-        dsn = asked_of(options, extensions)
-        self._rcpt_commands = rcpt_commands(self._recipients, has_utf8, dsn)
+        offers_dsn = "DSN" in extensions
+        dsn = Dsn.of_text(options.dsn) if offers_dsn and options.dsn else None
+        if dsn is None:
+            self._rcpt_commands = [plain_rcpt(recipient.address, has_utf8, offers_dsn) for recipient in self._recipients]
+        else:
+            self._rcpt_commands = rcpt_commands(self._recipients, has_utf8, dsn)
         return b"MAIL FROM:%b%b%b%b%b%b\r\n" % (
             path_of(self._sender, has_utf8),
             b" SIZE=%d" % size if "SIZE" in extensions else b"",
             b" BODY=8BITMIME" if "8BITMIME" in extensions and is_8bit(options, content) else b"",
             b" SMTPUTF8" if has_utf8 else b"",
             b" REQUIRETLS" if options.require_tls else b"",
-            mail_parameters(dsn) if options.dsn else b"",
+            b"" if dsn is None else mail_parameters(dsn),
         )
 
     def _keeps_tls(self) -> bool:
