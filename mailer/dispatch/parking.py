@@ -192,7 +192,7 @@ class Parking:
             for row in self._store.held_by(Holder.FILE):
                 if not self._failed.has(row.envelope.id):
                     # The worker that opens it finds no file and cancels it, under the rules of any message.
-                    self._schedule.bring_up(row, now)
+                    self._schedule.bring_up(row.envelope.id, now)
             for row in self._store.held_by(Holder.FILE_TO_CLEAR):
                 self.finished(row)  # the disk refused it before, or it is in the queue already: twice does no harm
             is_early = self._next_scan < now + self.interval_seconds

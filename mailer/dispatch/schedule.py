@@ -123,13 +123,21 @@ class Schedule:
         with self._lock:
             self._called.update((message_id, sake) for message_id in self._held - waiting)
 
-    def bring_up(self, stored: Stored, now: float) -> bool:
-        """Put a message in the queue whether it is due or not; False when it is in memory already, or there is no room."""
+    def bring_up(self, message_id: str, now: float) -> bool:
+        """Put a message in the queue whether it is due or not; False when it is in memory already, has ended, or there is no
+        room. Its row is read once it is held: one read before may be that of a message that was delivered since."""
         with self._lock:
-            if self._paused or stored.envelope.id in self._held:
+            if self._paused or message_id in self._held:
                 return False
-            self._held.add(stored.envelope.id)
-        return self._offer(stored, now)
+            self._held.add(message_id)
+        stored: Stored | None = None
+        try:
+            stored = self._store.find(message_id)
+        finally:
+            if stored is None or stored.state.is_final:
+                with self._lock:
+                    self._let_go(message_id)
+        return stored is not None and not stored.state.is_final and self._offer(stored, now)
 
     def look_again(self) -> None:
         """Something has changed: messages on disk became due, or a way opened."""
@@ -178,7 +186,7 @@ class Schedule:
         if row is None or row.due_at is None or row.due_at <= now:
             return
         if row.holder is Holder.FILE if sake is None else sake in row.waits_for:
-            self.bring_up(row, now)
+            self.bring_up(message_id, now)
 
     def _fill_queue(self, now: float) -> None:
         """Fetch due messages until the spool has no more, or the queue has no room for more.

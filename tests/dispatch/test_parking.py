@@ -49,6 +49,7 @@ class Yard:
         self.spool = SqliteSpool.open(folder)
         self.failed = FailedStore(folder)
         queue = FairQueue(100, lambda way: 10)
+        self.queue = queue
         schedule = Schedule(self.spool, queue, OneWay(), lambda: None)
         self.parking = Parking(self.spool, self.failed, schedule, lambda recipients: "a", lambda: None)
         self.folder = folder / "emails"
@@ -81,6 +82,39 @@ def test_dropped_file_is_taken_up_once_and_due(yard: Yard) -> None:
     [row] = yard.adopted()
     assert (row.envelope.id, row.due_at, row.envelope.accepted_at) == ("message-1", NOW, NOW)
     assert yard.spool.totals().parked == 1
+
+
+def test_message_whose_file_was_removed_is_brought_up_to_be_cancelled(yard: Yard) -> None:
+    yard.drop("message-1")
+    yard.parking.scan(NOW)
+    (yard.folder / "failed" / "message-1.json").unlink()
+    yard.parking.scan(NOW + 1)
+    job = yard.queue.take(0)
+    assert job is not None
+    assert job.stored.envelope.id == "message-1"
+
+
+def test_message_that_ends_while_its_row_is_read_is_not_taken_for_one_whose_file_was_removed(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was delivered, and its file cleared away, between the reading of the row and the look for the file."""
+    yard.drop("message-1")
+    yard.parking.scan(NOW)
+    held_by = yard.spool.held_by
+
+    def read_slowly(holder: Holder) -> Iterator[Stored]:
+        rows = list(held_by(holder))
+        if holder is Holder.FILE:
+            recorded = threading.Event()
+            yard.failed.remove("message-1")
+            yard.spool.record(Record("message-1", State.SUCCESS, None, holder=Holder.SPOOL, at=NOW), recorded.set)
+            assert recorded.wait(30)
+            assert [row.envelope.id for row in rows] == ["message-1"]
+        return iter(rows)
+
+    monkeypatch.setattr(yard.spool, "held_by", read_slowly)
+    yard.parking.scan(NOW + 1)
+    assert yard.queue.take(0) is None
 
 
 @pytest.mark.parametrize("bad_id", ["", "../../etc/passwd", "a b", "x" * 65, ".hidden", 7])
