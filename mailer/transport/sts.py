@@ -19,7 +19,8 @@ MIN_AGE_SECONDS = 300
 """A policy that asks to be forgotten at once would be fetched for each message."""
 
 _RECORD_ID = re.compile(r"[A-Za-z0-9]{1,32}")  # RFC 8461 3.1
-_FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:[ \t]*(.*?)[ \t]*")  # RFC 8461 3.2
+_FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:(.*)")
+"""RFC 8461 3.2. The blanks around the value are none of the pattern's: it would try each of 64 KB of them with all behind it."""
 _PATTERN = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9])?")
 
 
@@ -77,7 +78,7 @@ def parse(body: bytes) -> StsPolicy:
         field = _FIELD.fullmatch(line)
         if field is None:
             raise BadPolicy(f"not a line of a policy: {line[:60]!r}")
-        key, value = field[1].decode("ascii"), field[2].decode("utf-8", "replace")
+        key, value = field[1].decode("ascii"), field[2].strip(b" \t").decode("utf-8", "replace")
         if key == "mx":
             patterns.append(_pattern(value))
         else:

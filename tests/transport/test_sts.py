@@ -124,3 +124,10 @@ def test_any_bytes_are_a_policy_or_none(body: bytes) -> None:
         return
     assert MIN_AGE_SECONDS <= found.max_age_seconds <= MAX_AGE_SECONDS
     assert found.mx or found.mode is Mode.NONE
+
+
+def test_blanks_however_many_take_no_time_and_mean_nothing() -> None:
+    """A pattern that tries each of them with all behind it takes 8 s for these, and everything else waits."""
+    blanks = b" " * 30_000
+    body = b"version: STSv1\nmode:" + blanks + b"enforce" + blanks + b"\nmx: mx.a.test\nmax_age: 86400\nx: " + blanks * 2 + b"y\n"
+    assert parse(body) == StsPolicy(Mode.ENFORCE, ("mx.a.test",), 86400)
