@@ -27,7 +27,7 @@ from mailer.transport.mx import MailHost, Route
 from mailer.transport.sts import Mode, StsPolicy
 from mailer.transport.sts_cache import STEP_SECONDS, StsCache
 from mailer.transport.tls import Policy, TrustStore
-from mailer.transport.tls_reporter import Reporter
+from mailer.transport.tls_reporter import TlsReporter
 from mailer.transport.tls_session import HostPolicy, Level
 from mailer.transport.tlsrpt import Detail, PolicyName, Result, Tally
 from mailer.transport.trust import Trust
@@ -70,7 +70,7 @@ class Policies:
         spool = config.data_dir / "spool"
         self.sts = StsCache(spool / "sts", self.txt, self.https, clock)
         self.tally = Tally(spool / "tlsrpt.json", clock)
-        self.reporter = Reporter(self.tally, self.txt, self.https, random.Random())  # noqa: S311 - no secret
+        self.reporter = TlsReporter(self.tally, self.txt, self.https, random.Random())  # noqa: S311 - no secret
         self._sts_due = 0.0  # of the thread that calls ``step``
         self.sts.load()
         self.tally.load()

@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
     web: tuple[tuple[str, str], ...] = ()
 
 
-class Reporter:
+class TlsReporter:
     """``submit`` is set by whoever owns the spool; until then no report goes by mail."""
 
     def __init__(self, tally: Tally, txt: Callable[[str], Answer[str]], https: Https, draw: random.Random) -> None:
@@ -55,7 +55,7 @@ class Reporter:
         self.submit: Submit | None = None
 
     def __repr__(self) -> str:
-        return f"Reporter(delay={self._delay_seconds:.0f}, retries={len(self._retry_at)})"
+        return f"TlsReporter(delay={self._delay_seconds:.0f}, retries={len(self._retry_at)})"
 
     def configure(self, config: Config) -> None:
         """Take on a configuration."""

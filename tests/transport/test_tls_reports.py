@@ -30,7 +30,7 @@ from mailer.transport.tls_reporter import (
     LOOK_SECONDS,
     MAX_ADDRESSES,
     RETRY_SECONDS,
-    Reporter,
+    TlsReporter,
     Wanted,
     wanted_by,
 )
@@ -196,7 +196,7 @@ class World:
         self.tally = counting(folder / "tlsrpt.json", self.clock)
         self.dns = Dns([nameserver.address], 2.0)
         https = Https(lambda _host: ["127.0.0.1"], lambda: ca.cert_file, web.port)
-        self.reporter = Reporter(self.tally, self.dns.txt, https, random.Random(1))
+        self.reporter = TlsReporter(self.tally, self.dns.txt, https, random.Random(1))
         self.reporter.submit = self._submit
         self.config = Config(
             hostname="out.mailer.test",
