@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailer.cli import failure
-from mailer.config.kinds import DomainText, Misfit, SelectorText
+from mailer.config.kinds import Misfit
 from mailer.config.load import load
+from mailer.config.names import DomainText, SelectorText
 from mailer.config.schema import Config
 from mailer.dns.lookup import Dns, Status
 from mailer.mail.outcome import MailerError

@@ -11,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from mailer.config.kinds import AddressText, Choice, DomainText, Flag, HostText, Integer, PathText, SecretText, Text
+from mailer.config.kinds import Choice, Flag, Integer, PathText, SecretText, Text
+from mailer.config.names import AddressText, DomainText, HostText
 from mailer.config.secret import Secret
 from mailer.config.setting import optional_section, position, required, setting
 

@@ -13,7 +13,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailer.config.kinds import Choice, EhloText, Flag, FolderPath, HostText, Integer, Network, SecretText, Text
+from mailer.config.kinds import Choice, Flag, FolderPath, Integer, Network, SecretText, Text
+from mailer.config.names import EhloText, HostText
 from mailer.config.provider import OAuth2Config, ProviderConfig, is_loopback
 from mailer.config.secret import Secret
 from mailer.config.sections import (

@@ -7,21 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailer.config.kinds import (
-    AddressText,
-    Choice,
-    DomainText,
-    EhloText,
-    FieldNameText,
-    Flag,
-    Integer,
-    NameserverText,
-    Network,
-    NetworkText,
-    PathText,
-    PatternText,
-    SelectorText,
-)
+from mailer.config.kinds import Choice, Flag, Integer, Network, NetworkText, PathText
+from mailer.config.names import AddressText, DomainText, EhloText, FieldNameText, NameserverText, PatternText, SelectorText
 from mailer.config.setting import required, section_list, setting
 
 PORT_OR_ANY = Integer(0, 65535)

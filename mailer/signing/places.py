@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailer.config.kinds import is_selector
+from mailer.config.names import is_selector
 from mailer.config.schema import DkimConfig, DkimKeyConfig
 from mailer.signing.keys import KeyUnusable, PrivateKey, read_key
 
