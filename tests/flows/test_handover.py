@@ -14,11 +14,13 @@ import pytest
 
 from tests.flows.parking import arrivals, counts, drop, in_failed, park, retry_until
 from tests.support.relay import Relay, eventually
-from tests.support.upstream import Upstream
+from tests.support.upstream import Stall, Upstream
 
 ONE_ATTEMPT = {"attemptsPerProvider": 1}
 FIRST, SECOND = "first@example.org", "second@example.org"
 BUSY = "450 4.2.1 busy"
+HEARD_FIRST = Stall(BUSY)
+"""The crash that follows comes once the client has heard its 250 and the upstream is released."""
 ID = "parked-before"
 
 
@@ -36,10 +38,11 @@ def expect_death(relay: Relay) -> None:
 @pytest.mark.parametrize("step", ["before prepare", "within prepare", "after prepare", "after parked", "after publish"])
 def test_crash_while_a_message_is_parked_neither_loses_nor_forgets_it(tmp_path: Path, step: str) -> None:
     with Upstream() as upstream:
-        upstream.on("rcpt", {SECOND: BUSY})
+        upstream.on("rcpt", {SECOND: HEARD_FIRST})
         relay = Relay(tmp_path, [upstream], retry=ONE_ATTEMPT)
         with relay.start(dies=step):
             message_id = relay.send(to=[FIRST, SECOND])
+            upstream.release()
             expect_death(relay)
             is_recorded = step in {"after parked", "after publish"}
             relay.start()
@@ -95,10 +98,11 @@ def test_crash_while_a_message_is_given_up_buries_it_once(tmp_path: Path, step: 
 @pytest.mark.parametrize("step", ["after prepare", "after finished", "after publish", "after bury"])
 def test_crash_while_a_message_is_given_up_from_the_spool_buries_it_once(tmp_path: Path, step: str) -> None:
     with Upstream() as upstream:
-        upstream.on("rcpt", {SECOND: BUSY})
+        upstream.on("rcpt", {SECOND: HEARD_FIRST})
         relay = Relay(tmp_path, [upstream], retry={**ONE_ATTEMPT, "maxAttempts": 1})
         with relay.start(dies=step):
             message_id = relay.send("kept", to=[FIRST, SECOND])
+            upstream.release()
             expect_death(relay)
             relay.start()
             eventually(lambda: [p.name for p in relay.files("dead")] == [f"{message_id}.json"], "the dead file")
