@@ -14,6 +14,7 @@ from mailer.mail.outcome import MailerError
 
 POLICY_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 3.3, at the host mta-sts.<domain>
 MAX_MX_PATTERNS = 50  # of one policy; those of the largest providers have under ten
+MAX_PATTERN_CHARS = 4096  # of all together: thousands of policies are kept, and whoever has domains to spare writes them
 MAX_AGE_SECONDS = 31557600  # RFC 8461 3.2: the greatest value, about a year
 MIN_AGE_SECONDS = 300
 """A policy that asks to be forgotten at once would be fetched for each message."""
@@ -83,8 +84,8 @@ def parse(body: bytes) -> StsPolicy:
             patterns.append(_pattern(value))
         else:
             first.setdefault(key, value)  # RFC 8461 3.2: of a repeated field the first counts
-        if len(patterns) > MAX_MX_PATTERNS:
-            raise BadPolicy(f"more than {MAX_MX_PATTERNS} mx patterns")
+        if len(patterns) > MAX_MX_PATTERNS or sum(map(len, patterns)) > MAX_PATTERN_CHARS:
+            raise BadPolicy(f"more than {MAX_MX_PATTERNS} mx patterns, or {MAX_PATTERN_CHARS} characters of them")
     if first.get("version") != "STSv1":
         raise BadPolicy("version is not STSv1")
     mode = next((mode for mode in Mode if mode.value == first.get("mode")), None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.transport.sts import MAX_AGE_SECONDS, MIN_AGE_SECONDS, BadPolicy, Mode, StsPolicy, id_of, parse
+from mailer.transport.sts import MAX_AGE_SECONDS, MAX_MX_PATTERNS, MIN_AGE_SECONDS, BadPolicy, Mode, StsPolicy, id_of, parse
 
 POLICY = b"version: STSv1\r\nmode: enforce\r\nmx: mx1.a.test\r\nmx: *.b.test\r\nmax_age: 604800\r\n"
 
@@ -131,3 +131,12 @@ def test_blanks_however_many_take_no_time_and_mean_nothing() -> None:
     blanks = b" " * 30_000
     body = b"version: STSv1\nmode:" + blanks + b"enforce" + blanks + b"\nmx: mx.a.test\nmax_age: 86400\nx: " + blanks * 2 + b"y\n"
     assert parse(body) == StsPolicy(Mode.ENFORCE, ("mx.a.test",), 86400)
+
+
+def test_a_policy_has_few_and_short_patterns() -> None:
+    """Thousands are kept, and anybody may write one for each of his domains."""
+    long = "a" * 60 + ".test"
+    for patterns in (["mx.a.test"] * (MAX_MX_PATTERNS + 1), [f"{n}.{long}.{long}.{long}" for n in range(30)]):
+        lines = "".join(f"mx: {pattern}\n" for pattern in patterns)
+        with pytest.raises(BadPolicy, match="patterns"):
+            parse(f"version: STSv1\nmode: enforce\n{lines}max_age: 86400\n".encode())
