@@ -87,7 +87,7 @@ def fit(records: Sequence[Record], chain: Sequence[bytes], names: Sequence[str])
 
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in chain[:MAX_CERTIFICATES]]
-    except ValueError:
+    except _faults():
         return Fit(DANE_EE, "the server's certificate cannot be read")
     if not certificates:
         return Fit(DANE_EE, "the server shows no certificate")
@@ -103,6 +103,17 @@ def fit(records: Sequence[Record], chain: Sequence[bytes], names: Sequence[str])
     return Fit(DANE_TA if any(r.usage == DANE_TA for r in records) else DANE_EE, why)
 
 
+@functools.lru_cache(1)
+def _faults() -> tuple[type[Exception], ...]:
+    """What cryptography raises for certificates that break the rules, at whatever moment it comes upon it."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.x509 import verification  # noqa: PLC0415
+
+    own = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, verification.VerificationError)
+    return (ValueError, TypeError, UnsupportedAlgorithm, *own)
+
+
 def _matches(record: Record, certificate: x509.Certificate) -> bool:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415
 
@@ -111,7 +122,7 @@ def _matches(record: Record, certificate: x509.Certificate) -> bool:
     else:
         try:
             selected = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except ValueError:  # a kind of key that the library does not know
+        except _faults():  # a kind of key that the library does not know
             return False
     digest = _DIGESTS.get(record.matching)
     return (digest(selected).digest() if digest else selected) == record.data
@@ -127,10 +138,8 @@ def _anchors(records: Sequence[Record], certificates: Sequence[x509.Certificate]
             continue
         found += [certificate for certificate in certificates[1:] if _matches(record, certificate)]
         if record.selector == FULL_CERTIFICATE and record.matching == 0:
-            try:
+            with contextlib.suppress(*_faults()):
                 found.append(x509.load_der_x509_certificate(record.data))
-            except ValueError:
-                continue
     return found
 
 
@@ -146,7 +155,7 @@ def _why_not_below(anchor: x509.Certificate, certificates: Sequence[x509.Certifi
     for name in names:
         try:
             builder.build_server_verifier(x509.DNSName(name)).verify(certificates[0], list(certificates[1:]))
-        except (verification.VerificationError, ValueError) as error:
+        except _faults() as error:
             why = f"certificate does not stand below the trust anchor: {error}"
         else:
             return ""
@@ -189,7 +198,7 @@ def read_roots(pem: bytes) -> Roots:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is odd about old authorities: nobody here can change it
         for block in _PEM.findall(pem):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(*_faults()):
                 found.append(x509.load_pem_x509_certificate(block))
     return verification.Store(found)
 
@@ -203,7 +212,7 @@ def vouches(roots: Roots, chain: Sequence[bytes], host: str) -> bool:
     try:
         own, *others = [x509.load_der_x509_certificate(der) for der in chain[:MAX_CERTIFICATES]]
         builder.build_server_verifier(x509.DNSName(host)).verify(own, others)
-    except (verification.VerificationError, ValueError):
+    except _faults():
         return False
     return True
 

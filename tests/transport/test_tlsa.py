@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailer.dns.lookup import Tlsa
-from mailer.transport.tlsa import DANE_EE, DANE_TA, MAX_RECORDS, fit, presented_chain, usable
+from mailer.transport.tlsa import DANE_EE, DANE_TA, MAX_RECORDS, fit, presented_chain, read_roots, usable, vouches
 from tests.support.certificates import Certificate, issue, make_ca
 from tests.support.dane import tlsa_of
 from tests.transport.test_peer import serving
@@ -70,6 +72,48 @@ class TestEverySelectorAndMatchingType:
     ) -> None:
         other = issue(ca, "other.a.test")
         assert not fit([tlsa_of(other, usage, selector, matching)], [der(good), der(ca)], NAMES).is_good
+
+
+@pytest.mark.parametrize("oid", ["2a8648ce3d0201", "2a8648ce3d030107"], ids=["kind of key", "curve"])
+@pytest.mark.parametrize("record", ["names the key", "names the authority", "is the authority"])
+def test_a_key_of_a_kind_that_nobody_knows_does_not_fit(ca: Certificate, good: Certificate, oid: str, record: str) -> None:
+    """The rest of a chain may hold anything: the handshake looks at the first certificate alone."""
+    known = bytes.fromhex(oid)
+    strange, strange_ca = (der(c).replace(known, known[:-1] + b"\x63") for c in (good, ca))
+    assert der(good) != strange
+    records = {
+        "names the key": [tlsa_of(good, DANE_EE)],
+        "names the authority": [tlsa_of(ca, DANE_TA)],
+        "is the authority": [Tlsa(DANE_TA, 0, 0, strange_ca)],
+    }[record]
+    for chain in ([strange, strange_ca], [der(good), strange_ca], [der(good), strange]):
+        assert fit(records, chain, NAMES).is_good == (record == "names the key" and chain[0] == der(good))
+
+
+@pytest.mark.parametrize("strange", ["own", "authority"])
+def test_a_certificate_of_a_version_that_is_none_does_not_fit(ca: Certificate, good: Certificate, strange: str) -> None:
+    """OpenSSL shakes hands with it. What it was to be checked for must not fail as if the fault were ours."""
+    version = bytes.fromhex("a003020102")
+    chain = [der(good), der(ca)]
+    place = 0 if strange == "own" else 1
+    chain[place] = chain[place].replace(version, version[:-1] + b"\x59")
+    assert not fit([tlsa_of(ca, DANE_TA)], chain, NAMES).is_good
+    assert not fit([Tlsa(DANE_TA, 0, 0, chain[1])], chain, NAMES).is_good
+    assert not vouches(read_roots(ca.cert_file.read_bytes()), chain, HOST)
+
+
+@settings(max_examples=300)
+@given(changes=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2000), st.integers(0, 255)), max_size=4))
+def test_whatever_a_chain_holds_it_fits_or_does_not(
+    ca: Certificate, good: Certificate, changes: list[tuple[int, int, int]]
+) -> None:
+    chain = [bytearray(der(good)), bytearray(der(ca))]
+    for which, at, byte in changes:
+        chain[which][at % len(chain[which])] = byte
+    shown = [bytes(certificate) for certificate in chain]
+    record = Tlsa(DANE_TA, 0, 0, shown[1])
+    assert fit([record, Tlsa(DANE_EE, 1, 1, bytes(32))], shown, NAMES).usage in (DANE_EE, DANE_TA)
+    assert vouches(read_roots(ca.cert_file.read_bytes()), shown, HOST) in (True, False)
 
 
 def test_name_dates_and_issuer_do_not_matter_to_dane_ee(ca: Certificate) -> None:
