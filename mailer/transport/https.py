@@ -93,7 +93,7 @@ class Https:
             is_certificate = isinstance(error, ssl.SSLCertVerificationError)
             text = reply_for(error).text if isinstance(error, OSError) else str(error)
             raise HttpsError(f"{host}: {text}", is_certificate) from error
-        except (http.client.HTTPException, ValueError) as error:
+        except (http.client.HTTPException, ValueError, OverflowError) as error:  # the last: of a length that no read can have
             said = Reply.received(451, str(error) or type(error).__name__).text
             raise HttpsError(f"{host}: {said}") from error
 

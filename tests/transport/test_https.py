@@ -80,12 +80,17 @@ def test_a_redirect_is_an_answer_and_is_not_followed(web: WebServer, ca: Certifi
         [b"220 mail.a.test ESMTP\r\n"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ntoo short"],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\nabc"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhello"],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\nabc"],
         [b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500)) + b"\r\n"],
         [b"HTTP/1.1 200 OK\r\n\r\n", b"x" * (MAX_BODY_BYTES + 1)],
         [b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000_000],
         [b"\0" * 4096],
     ],
-    ids=["nothing", "not HTTP", "cut short", "chunks cut short", "too many header lines", "too long", "far too long", "zeros"],
+    ids=[
+        "nothing", "not HTTP", "cut short", "chunks cut short", "more than there are numbers", "such a chunk",
+        "too many header lines", "too long", "far too long", "zeros",
+    ],
 )
 def test_what_is_no_proper_response_is_an_error(web: WebServer, ca: Certificate, answer: list[bytes]) -> None:
     web.answer = lambda _request: answer
