@@ -102,6 +102,7 @@ def test_a_certificate_of_a_version_that_is_none_does_not_fit(ca: Certificate, g
     assert not vouches(read_roots(ca.cert_file.read_bytes()), chain, HOST)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of what is odd about them
 @settings(max_examples=300)
 @given(changes=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2000), st.integers(0, 255)), max_size=4))
 def test_whatever_a_chain_holds_it_fits_or_does_not(
