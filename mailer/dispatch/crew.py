@@ -21,7 +21,7 @@ from mailer.spool.store import Store
 
 STALL_SECONDS = 5.0
 CHECK_SECONDS = 1.0
-DIAL_SECONDS = 0.025
+DIAL_SECONDS = 0.01
 """A connection that is not there after so long may be a while: most stand within it, and need no further thread."""
 MAX_DIALING = 250
 """Threads beside those that count: so many dead servers at once hold up nobody, and a thread that waits costs 50 KiB."""
